@@ -1,0 +1,72 @@
+# make demo: the whole story on real servers.  make test: set up and pass the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv pip
+export UV_NO_PROGRESS := 1
+
+.PHONY: demo test check lint types layers format bench chaos lock clean help
+
+help:
+	@echo "make demo    set everything up and run the main job with real data"
+	@echo "make test    set everything up and run the tests"
+	@echo "make check   what CI runs: format, lint, types, layers, tests"
+	@echo "make bench   measure rebuilds against the floor, in one run"
+	@echo "make lock    renew requirements/*.txt after a change of pyproject.toml"
+	@echo "make clean   remove what the above made in this folder"
+
+demo: $(VENV)/demo.stamp
+	@$(BIN)/migrator demo $(ARGS)
+
+test: $(VENV)/dev.stamp
+	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+
+check: lint types layers test
+
+lint: $(VENV)/dev.stamp
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: $(VENV)/dev.stamp
+	@$(BIN)/mypy
+
+layers: $(VENV)/dev.stamp
+	@$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev.stamp
+	@$(BIN)/python -m bench $(ARGS)
+
+$(VENV)/uv.stamp: requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "migrator needs Python 3.11 or newer, found $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name one: make PYTHON=python3.13 $(MAKECMDGOALS)"; exit 2; }
+	@echo "Setting up $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+# The project itself is installed without build isolation: its build tools are locked, too.
+$(VENV)/demo.stamp: $(VENV)/uv.stamp requirements/demo.txt pyproject.toml
+	@VIRTUAL_ENV=$(VENV) $(UV) install --quiet --require-hashes -r requirements/demo.txt
+	@VIRTUAL_ENV=$(VENV) $(UV) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/demo.stamp requirements/dev.txt
+	@VIRTUAL_ENV=$(VENV) $(UV) install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+COMPILE = $(UV) compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --no-header --no-emit-index-url --no-emit-find-links
+
+lock: $(VENV)/uv.stamp
+	@VIRTUAL_ENV=$(VENV) $(COMPILE) requirements/uv.in -o requirements/uv.txt
+	@VIRTUAL_ENV=$(VENV) $(COMPILE) --extra sandbox pyproject.toml requirements/build.in -o requirements/demo.txt
+	@VIRTUAL_ENV=$(VENV) $(COMPILE) --extra sandbox --extra docker --group dev pyproject.toml requirements/build.in \
+	  -c requirements/demo.txt -o requirements/dev.txt
+
+clean:
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/results

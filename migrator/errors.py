@@ -1,0 +1,105 @@
+"""Every error that migrator raises on purpose.
+
+    MigratorError              exit 1   the work failed; live is untouched unless the message says so
+    ├── UsageError             exit 2   the command line names something that does not exist
+    │   └── SettingsError               settings are missing or malformed, all of them at once
+    ├── Refused                exit 3   a safety rule forbids it; the message names the way on
+    ├── Busy                   exit 4   somebody else holds what we need, or a deadline passed
+    └── CannotConnect          exit 5   PostgreSQL or Kafka does not answer or does not let us in
+
+A message has three parts: what was found, what was expected, what to do next. Everything else that a
+program may want (offsets, names, blockers) lies in `data`, as plain JSON values.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, Self
+
+
+class MigratorError(Exception):
+    """Base of the tree; by itself: the work failed."""
+
+    exit_code = 1
+    code = "failed"
+
+    def __init__(
+        self, found: str, *, expected: str = "", next_step: str = "", **data: Any
+    ) -> None:
+        super().__init__(found)
+        self.found = found
+        self.expected = expected
+        self.next_step = next_step
+        self.data = data
+
+    def __str__(self) -> str:
+        lines = [self.found]
+        if self.expected:
+            lines.append(f"expected: {self.expected}")
+        if self.next_step:
+            lines.append(f"next: {self.next_step}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker's error crosses a process boundary; Exception pickles positional arguments only.
+        return _rebuild, (type(self), self.found, self.expected, self.next_step, self.data)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "error": self.code,
+            "exit_code": self.exit_code,
+            "found": self.found,
+            "expected": self.expected,
+            "next": self.next_step,
+            "data": self.data,
+        }
+
+
+def _rebuild(
+    cls: type[MigratorError], found: str, expected: str, next_step: str, data: dict[str, Any]
+) -> MigratorError:
+    return cls(found, expected=expected, next_step=next_step, **data)
+
+
+class UsageError(MigratorError):
+    exit_code = 2
+    code = "usage"
+
+    @classmethod
+    def unknown(cls, kind: str, name: str, known: Iterable[str], *, next_step: str = "") -> Self:
+        """Say that `name` is no `kind`, with the nearest known names."""
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        if near:
+            expected = f"did you mean {' or '.join(near)}?"
+        elif names:
+            expected = f"one of: {', '.join(names)}"
+        else:
+            expected = f"there is no {kind} at all yet"
+        return cls(
+            f"unknown {kind} {name!r}",
+            expected=expected,
+            next_step=next_step,
+            name=name,
+            known=names,
+        )
+
+
+class SettingsError(UsageError):
+    code = "settings"
+
+
+class Refused(MigratorError):
+    exit_code = 3
+    code = "refused"
+
+
+class Busy(MigratorError):
+    exit_code = 4
+    code = "busy"
+
+
+class CannotConnect(MigratorError):
+    exit_code = 5
+    code = "cannot-connect"
