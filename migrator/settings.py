@@ -1,0 +1,306 @@
+"""Read the settings: flags over environment over files; report every bad one at once.
+
+Order of precedence: command-line flags, `MIGRATOR_*` environment variables (`MIGRATOR_DATABASE__URL`,
+short `MIGRATOR_DATABASE_URL`), `DATABASE_URL`, libpq's `PG*`, `*_FILE` variants of the secrets, then
+`migrator.toml` or `[tool.migrator]` in `pyproject.toml`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from migrator.errors import SettingsError
+
+PREFIX = "MIGRATOR_"
+SETTINGS_FILE = "migrator.toml"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _conninfo(value: Any) -> Any:
+    """Take a URL of any common spelling, or a libpq key=value string, and prove that it parses."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if not isinstance(text, str):
+        return value
+    for driver in ("postgresql+psycopg://", "postgresql+psycopg2://", "postgresql+asyncpg://"):
+        if text.startswith(driver):
+            text = "postgresql://" + text.removeprefix(driver)
+    try:
+        conninfo_to_dict(text)
+    except ProgrammingError:
+        # libpq's own message repeats the value, and with it the password.
+        raise ValueError("expected postgresql://user:password@host/database") from None
+    return text
+
+
+class Database(_Section):
+    """Where PostgreSQL is, and how long one statement may wait or run there."""
+
+    url: Annotated[SecretStr | None, BeforeValidator(_conninfo)] = None
+    connect_timeout_s: int = Field(10, ge=1)
+    lock_timeout_ms: int = Field(500, ge=1)
+    statement_timeout_ms: int = Field(60_000, ge=1)
+    deadline_s: float = Field(600, gt=0, description="total time to wait for locks")
+
+
+class Migrations(_Section):
+    directory: Path = Path("migrations")
+    version_table: str = "alembic_version"
+
+
+class Projections(_Section):
+    directory: Path = Path("projections")
+    schema_: str = Field("public", alias="schema")
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    swap_lock_timeout_ms: int = Field(100, ge=1)
+    swap_deadline_s: float = Field(30, gt=0)
+
+
+def _lies_in(value: str) -> str:
+    """Where a part of an event lies: a field of the envelope, or `header:NAME`."""
+    if not value or value == "header:":
+        raise ValueError("expected the name of a field, or header:NAME")
+    return value
+
+
+Place = Annotated[str, AfterValidator(_lies_in)]
+
+
+class Topic(_Section):
+    """How one topic's records are read: a JSON envelope and where its parts lie."""
+
+    format: Literal["json"] = "json"
+    envelope: Literal["plain"] = "plain"
+    type: Place = "type"
+    id: Place = "id"
+    payload: str = Field("data", min_length=1)
+
+
+def _property_names(value: Any) -> Any:
+    """An environment variable cannot hold librdkafka's dots: BOOTSTRAP_SERVERS is bootstrap.servers."""
+    return {k.replace("_", "."): v for k, v in value.items()} if isinstance(value, dict) else value
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        extra="forbid",
+        frozen=True,
+    )
+
+    database: Database = Database()
+    kafka: Annotated[dict[str, str], BeforeValidator(_property_names)] = Field(
+        default_factory=dict, repr=False
+    )
+    migrations: Migrations = Migrations()
+    projections: Projections = Projections()
+    topics: dict[str, Topic] = Field(default_factory=dict)
+    root: Path = Field(default_factory=Path.cwd, description="the folder that paths are relative to")
+
+    def topic(self, name: str) -> Topic:
+        return self.topics.get(name, Topic())
+
+    @property
+    def migrations_dir(self) -> Path:
+        return self.root / self.migrations.directory
+
+    @property
+    def projections_dir(self) -> Path:
+        return self.root / self.projections.directory
+
+    @property
+    def conninfo(self) -> str:
+        """The database's conninfo with its password; libpq fills what it lacks from PG*.
+
+        Raises:
+            SettingsError: no database is named anywhere.
+        """
+        if self.database.url is not None:
+            return self.database.url.get_secret_value()
+        if any(os.environ.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE")):
+            return ""
+        raise SettingsError(
+            "no database is named",
+            expected="--database-url, MIGRATOR_DATABASE_URL, DATABASE_URL, PGHOST ..., "
+            f"or [database] url in {SETTINGS_FILE}",
+            next_step="to try migrator without a server of your own: migrator sandbox up",
+        )
+
+    @property
+    def kafka_config(self) -> dict[str, str]:
+        """librdkafka's properties.
+
+        Raises:
+            SettingsError: no broker is named.
+        """
+        if not self.kafka.get("bootstrap.servers"):
+            raise SettingsError(
+                "no Kafka broker is named",
+                expected='MIGRATOR_KAFKA_BOOTSTRAP_SERVERS, or [kafka] "bootstrap.servers" '
+                f"in {SETTINGS_FILE}",
+                next_step="to try migrator without a broker of your own: migrator sandbox up",
+            )
+        return dict(self.kafka)
+
+
+def load(*, config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Merge files, environment and flags into one validated Settings; read-only.
+
+    Raises:
+        SettingsError: the file is missing or no TOML, or any setting is unknown or malformed;
+            all bad settings are in the one error.
+    """
+    file = config or _settings_file(Path.cwd())
+    if file is not None and not file.is_file():
+        raise SettingsError(f"there is no file {file}", expected="a TOML file after --config")
+    sources = _sources(file, dict(overrides or {}))
+
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], **_: PydanticBaseSettingsSource
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return tuple(source for _, source in sources)
+
+    try:
+        return Layered()
+    except ValidationError as exc:
+        raise _explain(exc, sources) from None
+
+
+Sources = list[tuple[str, PydanticBaseSettingsSource]]
+
+
+def _sources(file: Path | None, overrides: dict[str, Any]) -> Sources:
+    """Every place a setting may come from, the strongest first."""
+    place = {"root": (file.parent if file else Path.cwd()).resolve()}
+    sources: Sources = [
+        ("the command line", InitSettingsSource(Settings, overrides)),
+        ("the environment", EnvSettingsSource(Settings, env_nested_delimiter="__")),
+        ("the environment", _ShortNames(Settings)),
+        ("the environment", InitSettingsSource(Settings, _secret_files())),
+        ("DATABASE_URL", InitSettingsSource(Settings, _database_url())),
+    ]
+    if file is not None:
+        try:
+            if file.name == "pyproject.toml":
+                tables: TomlConfigSettingsSource = PyprojectTomlConfigSettingsSource(_InPyproject, file)
+            else:
+                tables = TomlConfigSettingsSource(Settings, file)
+            sources.append((str(file), tables))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+            raise SettingsError(f"{file} is no TOML: {exc}", next_step=f"correct {file}") from None
+    return [*sources, ("the folder", InitSettingsSource(Settings, place))]
+
+
+class _InPyproject(Settings):
+    model_config = SettingsConfigDict(pyproject_toml_table_header=("tool", "migrator"))
+
+
+class _ShortNames(EnvSettingsSource):
+    """MIGRATOR_DATABASE_URL, short for MIGRATOR_DATABASE__URL."""
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        super().__init__(settings_cls, env_nested_delimiter="_", env_nested_max_split=1)
+        self.env_vars = {
+            name: value
+            for name, value in self.env_vars.items()
+            if "__" not in name and not name.endswith("_file")
+        }
+
+
+def _secret_files() -> dict[str, Any]:
+    """MIGRATOR_DATABASE_URL_FILE and MIGRATOR_KAFKA_<PROPERTY>_FILE name a file with the value."""
+    found: dict[str, dict[str, str]] = {}
+    for name, path in os.environ.items():
+        if name.startswith(PREFIX) and name.endswith("_FILE"):
+            section, _, key = name.removeprefix(PREFIX).removesuffix("_FILE").partition("_")
+            try:
+                value = Path(path).read_text(encoding="utf-8").strip()
+            except OSError as exc:
+                raise SettingsError(
+                    f"{name} names {path}, which cannot be read: {exc.strerror}"
+                ) from None
+            found.setdefault(section.lower(), {})[key.strip("_").lower()] = value
+    return found
+
+
+def _database_url() -> dict[str, Any]:
+    url = os.environ.get("DATABASE_URL")
+    return {"database": {"url": url}} if url else {}
+
+
+def _settings_file(folder: Path) -> Path | None:
+    own, project = folder / SETTINGS_FILE, folder / "pyproject.toml"
+    if own.is_file():
+        return own
+    try:
+        tables = tomllib.loads(project.read_text(encoding="utf-8")) if project.is_file() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{project} is no TOML: {exc}", next_step=f"correct {project}") from None
+    return project if "migrator" in tables.get("tool", {}) else None
+
+
+def _explain(exc: ValidationError, sources: Sources) -> SettingsError:
+    problems = []
+    for error in exc.errors(include_url=False, include_context=False, include_input=False):
+        where = [str(part) for part in error["loc"]]
+        message = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where[-1], _names(where[:-1]), n=1)
+            message = "there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+        origin = next((name for name, source in sources if _holds(source(), where)), "default")
+        problems.append({"setting": ".".join(where), "from": origin, "problem": message})
+    lines = "".join(f"\n  {p['setting']} (from {p['from']}): {p['problem']}" for p in problems)
+    many = f"{len(problems)} settings are" if len(problems) > 1 else "a setting is"
+    return SettingsError(
+        f"{many} wrong:{lines}", next_step="docs/settings.md lists every setting", problems=problems
+    )
+
+
+def _holds(tables: Any, path: list[str]) -> bool:
+    for key in path:
+        if not isinstance(tables, dict) or key not in tables:
+            return False
+        tables = tables[key]
+    return True
+
+
+def _names(section: list[str]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "database": Database,
+        "migrations": Migrations,
+        "projections": Projections,
+        "topics": Topic,
+    }
+    model = sections.get(section[0], Settings) if section else Settings
+    return [field.alias or name for name, field in model.model_fields.items() if name != "root"]
