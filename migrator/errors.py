@@ -24,9 +24,7 @@ class MigratorError(Exception):
     exit_code = 1
     code = "failed"
 
-    def __init__(
-        self, found: str, *, expected: str = "", next_step: str = "", **data: Any
-    ) -> None:
+    def __init__(self, found: str, *, expected: str = "", next_step: str = "", **data: Any) -> None:
         super().__init__(found)
         self.found = found
         self.expected = expected

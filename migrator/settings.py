@@ -124,7 +124,9 @@ class Settings(BaseSettings):
     migrations: Migrations = Migrations()
     projections: Projections = Projections()
     topics: dict[str, Topic] = Field(default_factory=dict)
-    root: Path = Field(default_factory=Path.cwd, description="the folder that paths are relative to")
+    root: Path = Field(
+        default_factory=Path.cwd, description="the folder that paths are relative to"
+    )
 
     def topic(self, name: str) -> Topic:
         return self.topics.get(name, Topic())
@@ -146,7 +148,9 @@ class Settings(BaseSettings):
         """
         if self.database.url is not None:
             return self.database.url.get_secret_value()
-        if any(os.environ.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE")):
+        if any(
+            os.environ.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE")
+        ):
             return ""
         raise SettingsError(
             "no database is named",
@@ -213,7 +217,9 @@ def _sources(file: Path | None, overrides: dict[str, Any]) -> Sources:
     if file is not None:
         try:
             if file.name == "pyproject.toml":
-                tables: TomlConfigSettingsSource = PyprojectTomlConfigSettingsSource(_InPyproject, file)
+                tables: TomlConfigSettingsSource = PyprojectTomlConfigSettingsSource(
+                    _InPyproject, file
+                )
             else:
                 tables = TomlConfigSettingsSource(Settings, file)
             sources.append((str(file), tables))
@@ -266,7 +272,9 @@ def _settings_file(folder: Path) -> Path | None:
     try:
         tables = tomllib.loads(project.read_text(encoding="utf-8")) if project.is_file() else {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"{project} is no TOML: {exc}", next_step=f"correct {project}") from None
+        raise SettingsError(
+            f"{project} is no TOML: {exc}", next_step=f"correct {project}"
+        ) from None
     return project if "migrator" in tables.get("tool", {}) else None
 
 

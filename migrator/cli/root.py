@@ -62,7 +62,9 @@ class LazyGroup(click.Group):
     envvar="MIGRATOR_CONFIG",
     help="Settings file.  [default: migrator.toml, or [tool.migrator] in pyproject.toml]",
 )
-@click.option("--database-url", metavar="URL", help="PostgreSQL, as postgresql://user@host/database.")
+@click.option(
+    "--database-url", metavar="URL", help="PostgreSQL, as postgresql://user@host/database."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document; logs go to stderr.")
 @click.option("-v", "--verbose", count=True, help="Log more; -vv for everything.")
 @click.option(

@@ -1,0 +1,100 @@
+"""Open sessions that name themselves, bound their waits, and fail with a message one can act on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from migrator.errors import CannotConnect, Refused
+
+if TYPE_CHECKING:
+    from migrator.settings import Settings
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+POOLER = "-pooler"
+
+
+def connect(
+    settings: Settings,
+    purpose: str,
+    *,
+    autocommit: bool = False,
+    statement_timeout_ms: int | None = None,
+) -> Connection:
+    """Open a session named `migrator PURPOSE`, with the settings' timeouts, in UTC.
+
+    READ COMMITTED. `statement_timeout_ms=0` lifts the limit for work that is long by nature.
+
+    Raises:
+        Refused: the host is a transaction pooler, which loses session state.
+        CannotConnect: no server, no such database, or it does not let us in.
+    """
+    conninfo = settings.conninfo
+    refuse_pooler(conninfo)
+    if statement_timeout_ms is None:
+        statement_timeout_ms = settings.database.statement_timeout_ms
+    options = {
+        "timezone": "UTC",
+        "lock_timeout": f"{settings.database.lock_timeout_ms}ms",
+        "statement_timeout": f"{statement_timeout_ms}ms",
+        "idle_in_transaction_session_timeout": "0",
+    }
+    try:
+        return psycopg.connect(
+            conninfo,
+            autocommit=autocommit,
+            application_name=f"migrator {purpose}",
+            connect_timeout=settings.database.connect_timeout_s,
+            keepalives_idle=30,
+            keepalives_interval=10,
+            keepalives_count=3,
+            options=" ".join(f"-c {name}={value}" for name, value in options.items()),
+        )
+    except psycopg.OperationalError as exc:
+        raise _translated(exc, conninfo) from exc
+
+
+def refuse_pooler(conninfo: str) -> None:
+    """Refuse Neon's pooled host: locks, SET and long transactions do not survive behind it."""
+    host = str(conninfo_to_dict(conninfo).get("host") or "")
+    label, dot, domain = host.partition(".")
+    if label.endswith(POOLER):
+        direct = label.removesuffix(POOLER) + dot + domain
+        raise Refused(
+            f"{host} is a pooled host",
+            expected="a direct connection: migrator holds locks and settings for a whole session",
+            next_step=f"use {direct}",
+            host=host,
+            direct_host=direct,
+        )
+
+
+def shown(conninfo: str) -> str:
+    """The conninfo as it may be shown: never with a password."""
+    parts = conninfo_to_dict(conninfo)
+    return make_conninfo("", **{k: v for k, v in parts.items() if k not in ("password", "options")})
+
+
+def _translated(exc: psycopg.OperationalError, conninfo: str) -> CannotConnect:
+    text = str(exc).lower()
+    where = shown(conninfo) or "the server that PG* names"
+    if "password authentication failed" in text or "no password supplied" in text:
+        found, step = (
+            "PostgreSQL does not accept the user or the password",
+            ("check the user and the password in MIGRATOR_DATABASE_URL"),
+        )
+    elif "does not exist" in text and "database" in text:
+        found, step = "there is no such database", "create it, or correct the URL"
+    elif "refused" in text or "no such file" in text or "timeout" in text or "timed out" in text:
+        found, step = (
+            "no PostgreSQL answers",
+            ("start it or correct the URL; to try migrator without one: migrator sandbox up"),
+        )
+    elif "translate host name" in text or "resolve host" in text or "name or service" in text:
+        found, step = "the host's name does not resolve", "correct the host in the URL"
+    else:
+        found, step = f"PostgreSQL refused the connection: {str(exc).splitlines()[-1].strip()}", ""
+    return CannotConnect(f"{found} ({where})", next_step=step, server=where)

@@ -1,0 +1,161 @@
+"""The ledger: what was done to this database, each entry chained to the one before.
+
+It lives in schema `migrator` of the database it speaks of, so that a checkout of any age, or psql
+alone, can read it. docs/ledger.md describes the format.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import socket
+import subprocess
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from importlib.resources import files
+from typing import Literal
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from migrator.errors import MigratorError, Refused
+from migrator.postgres.connect import Connection
+
+FORMAT = 1
+Act = Literal["up", "rollback", "cut-over", "swap-back"]
+GENESIS = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewEntry:
+    """What a command says it did; the ledger adds when, who and the chain."""
+
+    act: Act
+    subject: str
+    run: UUID
+    duration_ms: int
+    message: str | None = None
+    phase: str | None = None
+    revises: str | None = None
+    source_hash: str | None = None
+    rollback_script: str | None = None
+    rollback_hash: str | None = None
+    irreversible: str | None = None
+    build: int | None = None
+    replaced_build: int | None = None
+    undoes: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(NewEntry):
+    """One row of migrator.ledger."""
+
+    entry: int
+    applied_at: datetime
+    role: str
+    client: str
+    git_sha: str | None
+    previous_hash: str
+    entry_hash: str
+
+
+def ensure(conn: Connection) -> None:
+    """Create schema `migrator` where it is absent; idempotent, safe beside another starter.
+
+    Raises:
+        Refused: the database's ledger is of a newer format than this migrator knows.
+    """
+    with conn.transaction():
+        conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('migrator:ledger', 0))")
+        if not exists(conn):
+            conn.execute(files("migrator.postgres").joinpath("sql/ledger.sql").read_bytes())
+
+
+def exists(conn: Connection) -> bool:
+    """Whether this database has a ledger; read-only.
+
+    Raises:
+        Refused: it is of a newer format than this migrator knows.
+    """
+    found = conn.execute("SELECT to_regclass('migrator.format') IS NOT NULL").fetchone()
+    if found != (True,):
+        return False
+    version = conn.execute("SELECT max(version) FROM migrator.format").fetchone()
+    if version is not None and version[0] > FORMAT:
+        raise Refused(
+            f"the ledger is of format {version[0]}",
+            expected=f"format {FORMAT}, the newest that this migrator knows",
+            next_step="use the migrator that the newer release deploys with",
+        )
+    return True
+
+
+def append(conn: Connection, new: NewEntry) -> int:
+    """Write one entry inside the caller's transaction, chained to the last; returns its number."""
+    # Two commands under different locks may finish at once; the chain needs them one by one.
+    conn.execute("LOCK TABLE migrator.ledger IN SHARE ROW EXCLUSIVE MODE")
+    last = conn.execute(
+        "SELECT entry_hash FROM migrator.ledger ORDER BY entry DESC LIMIT 1"
+    ).fetchone()
+    previous = last[0] if last else GENESIS
+    row = asdict(new) | {
+        "client": client(),
+        "git_sha": git_sha(),
+        "previous_hash": previous,
+        "entry_hash": chain(previous, new),
+    }
+    names = list(row)
+    inserted = conn.execute(_INSERT, row).fetchone()
+    if inserted is None:
+        raise MigratorError(f"the ledger took no entry with {', '.join(names)}")
+    number: int = inserted[0]
+    return number
+
+
+_COLUMNS = [f.name for f in fields(NewEntry)] + ["client", "git_sha", "previous_hash", "entry_hash"]
+_INSERT = (
+    f"INSERT INTO migrator.ledger ({', '.join(_COLUMNS)}) "  # noqa: S608 - our own names
+    f"VALUES ({', '.join(f'%({name})s' for name in _COLUMNS)}) RETURNING entry"
+).encode()
+
+
+def entries(conn: Connection) -> list[Entry]:
+    """Every entry, oldest first; an empty list where there is no ledger. Read-only."""
+    if not exists(conn):
+        return []
+    columns = ", ".join(f.name for f in fields(Entry))
+    query = f"SELECT {columns} FROM migrator.ledger ORDER BY entry"  # noqa: S608 - our own names
+    with conn.cursor(row_factory=class_row(Entry)) as cursor:
+        return cursor.execute(query.encode()).fetchall()
+
+
+def chain(previous: str, new: NewEntry) -> str:
+    """The hash of an entry: of the one before it and of everything the entry says."""
+    said = json.dumps(asdict(new), sort_keys=True, default=str, ensure_ascii=True)
+    return hashlib.sha256(f"{previous}\n{said}".encode()).hexdigest()
+
+
+def client() -> str:
+    """Who runs this, as user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def git_sha() -> str | None:
+    """The commit that is deployed: the pipeline's word for it, else the checkout's."""
+    said = os.environ.get("GITHUB_SHA")
+    if said:
+        return said
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
