@@ -161,7 +161,7 @@ class Settings(BaseSettings):
 
     @property
     def kafka_config(self) -> dict[str, str]:
-        """librdkafka's properties.
+        """The properties that librdkafka is given.
 
         Raises:
             SettingsError: no broker is named.
@@ -191,7 +191,7 @@ def load(*, config: Path | None = None, overrides: Mapping[str, Any] | None = No
     class Layered(Settings):
         @classmethod
         def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], **_: PydanticBaseSettingsSource
+            cls, *_: object, **__: PydanticBaseSettingsSource
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return tuple(source for _, source in sources)
 
