@@ -190,8 +190,8 @@ def load(*, config: Path | None = None, overrides: Mapping[str, Any] | None = No
 
     class Layered(Settings):
         @classmethod
-        def settings_customise_sources(
-            cls, *_: object, **__: PydanticBaseSettingsSource
+        def settings_customise_sources(  # type: ignore[override] - only our own sources count
+            cls, *_: object, **__: object
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return tuple(source for _, source in sources)
 

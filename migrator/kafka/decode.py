@@ -1,0 +1,95 @@
+"""Open a record's envelope: its type, its id, and the payload still undecoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from migrator.settings import Topic
+
+HEADER = "header:"
+WHOLE = "."
+
+
+class Envelope(NamedTuple):
+    type: str
+    id: str | None
+    payload: Any  # msgspec.Raw or bytes: JSON text, not yet decoded
+
+
+class NoEnvelope(Exception):  # noqa: N818
+    """A record that does not have the topic's envelope; the message says what is missing."""
+
+
+Opener = Callable[[bytes, Callable[[], list[tuple[str, bytes]] | None]], Envelope]
+
+
+def envelope_opener(topic: Topic) -> Opener:
+    """Make the function that opens a topic's records: `(value, headers) -> Envelope`.
+
+    The function raises NoEnvelope.
+    """
+    fields = _fields(topic)
+    decode = _decoder(fields).decode if fields else None
+
+    def opened(value: bytes, headers: Callable[[], list[tuple[str, bytes]] | None]) -> Envelope:
+        try:
+            found = decode(value) if decode else None
+        except (msgspec.ValidationError, msgspec.DecodeError) as exc:
+            raise NoEnvelope(str(exc)) from None
+        event_type = found.type if "type" in fields else _header(headers(), topic.type)
+        if "id" in fields:
+            event_id = found.id
+        else:
+            event_id = _header(headers(), topic.id, required=False)
+        payload = found.payload if "payload" in fields else value
+        return Envelope(event_type, None if event_id is None else str(event_id), payload)
+
+    return opened
+
+
+def _fields(topic: Topic) -> dict[str, str]:
+    """Which parts lie in the JSON envelope, and under which field."""
+    places = {"type": topic.type, "id": topic.id, "payload": topic.payload}
+    return {
+        part: place
+        for part, place in places.items()
+        if not place.startswith(HEADER) and place != WHOLE
+    }
+
+
+def _decoder(fields: dict[str, str]) -> msgspec.json.Decoder[Any]:
+    kinds: dict[str, tuple[Any, Any]] = {
+        "type": (str, msgspec.NODEFAULT),
+        "id": (str | int | None, None),
+        "payload": (msgspec.Raw, msgspec.NODEFAULT),
+    }
+    struct = msgspec.defstruct(
+        "Envelope",
+        [
+            (part, kinds[part][0], msgspec.field(name=place, default=kinds[part][1]))
+            for part, place in fields.items()
+        ],
+        kw_only=True,
+        gc=False,
+    )
+    return msgspec.json.Decoder(struct)
+
+
+def _header(
+    headers: list[tuple[str, bytes]] | None, place: str, *, required: bool = True
+) -> str | None:
+    name = place.removeprefix(HEADER)
+    for key, value in headers or ():
+        if key == name and value is not None:
+            return value.decode("utf-8", "replace")
+    if required:
+        raise NoEnvelope(f"the record has no header {name!r}")
+    return None
+
+
+def payload_decoder(event: type) -> Callable[[Any], Any]:
+    """Make the function that decodes a payload into `event`; it raises msgspec.ValidationError."""
+    return msgspec.json.Decoder(event).decode

@@ -1,0 +1,91 @@
+"""Look at a topic: whether it is there, its partitions, and how far each may be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from migrator.errors import CannotConnect, MigratorError, UsageError
+from migrator.kafka.log import consumer_config
+
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class PartitionRange:
+    """What a partition holds at one instant: [low, end), end being the last stable offset."""
+
+    partition: int
+    low: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TopicRange:
+    name: str
+    id: str
+    partitions: tuple[PartitionRange, ...]
+
+    @property
+    def events(self) -> int:
+        """At most so many events: control records and compaction leave gaps."""
+        return sum(p.end - p.low for p in self.partitions)
+
+
+def describe(kafka: Mapping[str, str], name: str, *, timeout_s: float = TIMEOUT_S) -> TopicRange:
+    """Capture the topic's id and each partition's offsets, as a read_committed reader sees them.
+
+    Raises:
+        CannotConnect: no broker answers within `timeout_s`.
+        UsageError: there is no such topic; the nearest names are in the message.
+    """
+    admin = AdminClient(quiet(kafka))
+    try:
+        names = set(admin.list_topics(timeout=timeout_s).topics)
+    except KafkaException as exc:
+        raise cannot_connect(kafka, exc) from exc
+    if name not in names:
+        raise UsageError.unknown("topic", name, [n for n in names if not n.startswith("__")])
+    try:
+        answer = admin.describe_topics(TopicCollection([name]), request_timeout=timeout_s)
+        described = answer[name].result()
+        reader = Consumer(consumer_config(quiet(kafka)))
+        try:
+            ranges = [
+                _range(reader, name, partition.id, timeout_s) for partition in described.partitions
+            ]
+        finally:
+            reader.close()
+    except KafkaException as exc:
+        raise MigratorError(f"topic {name} cannot be read: {reason(exc)}", topic=name) from exc
+    return TopicRange(name, str(described.topic_id), tuple(sorted(ranges, key=lambda r: r.partition)))
+
+
+def _range(reader: Consumer, topic: str, partition: int, timeout_s: float) -> PartitionRange:
+    low, end = reader.get_watermark_offsets(
+        TopicPartition(topic, partition), timeout=timeout_s, cached=False
+    )
+    return PartitionRange(partition, low, end)
+
+
+def quiet(kafka: Mapping[str, str]) -> dict[str, object]:
+    """The properties, without librdkafka's own lines on stderr: its errors reach us as exceptions."""
+    return {"log_level": 0, **kafka, "error_cb": lambda _error: None}
+
+
+def reason(exc: KafkaException) -> str:
+    error = exc.args[0]
+    return str(error.str()) if isinstance(error, KafkaError) else str(error)
+
+
+def cannot_connect(kafka: Mapping[str, str], exc: KafkaException) -> CannotConnect:
+    where = kafka.get("bootstrap.servers", "")
+    return CannotConnect(
+        f"no Kafka broker answers ({where}): {reason(exc)}",
+        next_step="start it or correct MIGRATOR_KAFKA_BOOTSTRAP_SERVERS; to try migrator without "
+        "one: migrator sandbox up",
+        brokers=where,
+    )

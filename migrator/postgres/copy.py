@@ -1,0 +1,103 @@
+"""Write rows by COPY in text format: one function per table, made of its columns' types."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from psycopg import sql
+from sqlalchemy.dialects import postgresql
+
+from migrator.postgres.connect import Connection
+
+NULL = r"\N"
+CHUNK_ROWS = 4000
+
+_SPECIAL = re.compile(r"[\\\t\n\r]")
+_ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+
+Formatter = Callable[[Any], str]
+
+
+def copy_rows(
+    conn: Connection,
+    table: sql.Composable,
+    columns: Iterable[str],
+    lines: Iterable[str],
+) -> int:
+    """COPY ready-made lines into the columns, in the caller's transaction; returns how many rows."""
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
+        table, sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    with conn.cursor() as cursor:
+        with cursor.copy(statement) as copy:
+            for chunk in _chunks(lines):
+                copy.write(chunk)
+        return cursor.rowcount
+
+
+def _chunks(lines: Iterable[str]) -> Iterator[bytes]:
+    held: list[str] = []
+    for line in lines:
+        held.append(line)
+        if len(held) == CHUNK_ROWS:
+            yield "".join(held).encode()
+            held.clear()
+    yield "".join(held).encode()
+
+
+def line_formatter(columns: Iterable[tuple[str, sa.types.TypeEngine[Any]]]) -> Formatter:
+    """Make `row -> line` for rows whose attributes hold the columns' values, in this order."""
+    pairs = [(attribute, value_formatter(type_)) for attribute, type_ in columns]
+
+    def line(row: Any) -> str:
+        fields = []
+        for attribute, formatted in pairs:
+            value = getattr(row, attribute)
+            fields.append(NULL if value is None else formatted(value))
+        return "\t".join(fields) + "\n"
+
+    return line
+
+
+def value_formatter(type_: sa.types.TypeEngine[Any]) -> Formatter:
+    """Make `value -> COPY text` for a column type; the value is never None."""
+    if isinstance(type_, sa.Boolean):
+        return lambda value: "t" if value else "f"
+    if isinstance(type_, sa.JSON | postgresql.JSONB):
+        return lambda value: escaped(json.dumps(value, ensure_ascii=False, default=str))
+    if isinstance(type_, sa.ARRAY):
+        element = _element(type_.item_type)
+        return lambda value: escaped("{" + ",".join(map(element, value)) + "}")
+    if isinstance(type_, sa.LargeBinary):
+        return lambda value: rf"\\x{bytes(value).hex()}"
+    if isinstance(type_, sa.Enum):
+        return lambda value: escaped(getattr(value, "name", value))
+    if isinstance(type_, sa.Integer | sa.Numeric | sa.Uuid):
+        return str
+    if isinstance(type_, sa.DateTime | sa.Date | sa.Time):
+        return lambda value: value if isinstance(value, str) else value.isoformat()
+    return lambda value: escaped(value if isinstance(value, str) else str(value))
+
+
+def _element(type_: sa.types.TypeEngine[Any]) -> Formatter:
+    if isinstance(type_, sa.Integer | sa.Numeric):
+        return lambda value: "NULL" if value is None else str(value)
+
+    def quoted(value: Any) -> str:
+        if value is None:
+            return "NULL"
+        text = value.isoformat() if hasattr(value, "isoformat") else str(value)
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    return quoted
+
+
+def escaped(text: str) -> str:
+    """Escape what COPY's text format gives a meaning."""
+    if _SPECIAL.search(text) is None:
+        return text
+    return _SPECIAL.sub(lambda found: _ESCAPES[found.group()], text)

@@ -1,0 +1,263 @@
+"""The definition of a projection: one class whose columns are a row and whose methods fold events.
+
+Defining a class reads and checks everything once, into a frozen `Definition`; no I/O, no database.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, ClassVar, TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import SAWarning, SQLAlchemyError
+from sqlalchemy.orm import configure_mappers, registry
+
+from migrator.errors import UsageError
+from migrator.projections.events import TOMBSTONE, Tombstone, type_of
+
+# PostgreSQL's own names, so that a table that was once made by hand keeps them.
+NAMING = {
+    "pk": "%(table_name)s_pkey",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    "ck": "%(table_name)s_%(constraint_name)s_check",
+}
+TYPES: dict[Any, Any] = {
+    str: sa.Text(),
+    datetime: sa.DateTime(timezone=True),
+    date: sa.Date(),
+    Decimal: sa.Numeric(),
+    UUID: sa.Uuid(),
+    bytes: sa.LargeBinary(),
+    dict[str, Any]: postgresql.JSONB(),
+    list[str]: postgresql.ARRAY(sa.Text()),
+    list[int]: postgresql.ARRAY(sa.BigInteger()),
+    enum.Enum: sa.Enum(enum.Enum, native_enum=False, length=64),
+}
+KEY_TYPES: dict[type, Callable[[str], Hashable]] = {str: str, int: int, UUID: UUID}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class DefinitionError(UsageError):
+    """A projection's class says something that cannot be built."""
+
+    code = "definition"
+
+
+@dataclass(frozen=True)
+class Handler:
+    """One fold: `function(row, event)` or `function(row, event, meta)`."""
+
+    event: type
+    function: Callable[..., None]
+    takes_meta: bool
+
+
+@dataclass(frozen=True)
+class Check:
+    """A query over the finished table that must return no row."""
+
+    name: str
+    query: Callable[[Any], sa.Select[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Definition:
+    """Everything the engine needs to know of a projection."""
+
+    name: str
+    cls: type[Projection]
+    topic: str
+    schema: str | None
+    table: sa.Table
+    attributes: tuple[str, ...]
+    key_attributes: tuple[str, ...]
+    key: Callable[[Any], Hashable] | None
+    parse_key: Callable[[str], Hashable] | None
+    co_partitioned: bool
+    handlers: dict[str, Handler]
+    ignores: frozenset[str]
+    checks: tuple[Check, ...]
+
+    @property
+    def event_classes(self) -> list[type]:
+        return [handler.event for handler in self.handlers.values()]
+
+
+def on(*events: type) -> Callable[[Function], Function]:
+    """Let a method fold these events into the row."""
+
+    def mark(function: Function) -> Function:
+        function.__migrator_on__ = events  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def check(function: Callable[[Any], sa.Select[Any]]) -> Any:
+    """Make a method that returns a query a check: the finished table must give it no row."""
+    return Check(function.__name__, function)
+
+
+class Projection:
+    """Base of the projections.
+
+        class Order(Projection, topic="orders"):
+            __tablename__ = "orders"
+            order_id: Mapped[str] = mapped_column(primary_key=True)
+            status: Mapped[str]
+
+            @on(OrderPlaced)
+            def placed(self, event: OrderPlaced) -> None:
+                self.status = "placed"
+
+    The row's key is the record's key; `key=lambda event: ...` takes another, together with
+    `co_partitioned=True`: the promise, which the rebuild proves, that no key spreads over partitions.
+    `schema=` names another schema than the settings' for the live table.
+    """
+
+    ignores: ClassVar[Iterable[type | str]] = ()
+    __definition__: ClassVar[Definition]
+
+    def __init_subclass__(
+        cls,
+        *,
+        topic: str | None = None,
+        key: Callable[[Any], Hashable] | None = None,
+        co_partitioned: bool = False,
+        schema: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__dict__.get("__abstract__"):
+            return
+        if not topic:
+            raise DefinitionError(
+                f"projection {cls.__name__} names no topic",
+                expected=f'class {cls.__name__}(Projection, topic="...")',
+            )
+        table = _map(cls)
+        attributes = {column.name: prop.key for prop, column in _columns(cls)}
+        keys = tuple(attributes[column.name] for column in table.primary_key)
+        cls.__definition__ = Definition(
+            name=table.name,
+            cls=cls,
+            topic=topic,
+            schema=schema,
+            table=table,
+            attributes=tuple(attributes[column.name] for column in table.columns),
+            key_attributes=keys,
+            key=key,
+            parse_key=_key_parser(cls, table, key, co_partitioned=co_partitioned),
+            co_partitioned=co_partitioned,
+            handlers=_handlers(cls),
+            ignores=frozenset(e if isinstance(e, str) else type_of(e) for e in cls.ignores),
+            checks=tuple(member for _, member in _members(cls) if isinstance(member, Check)),
+        )
+
+    def delete(self) -> None:
+        """Delete this row; a later event of the same key starts a fresh one."""
+        raise NotImplementedError  # the engine's row classes have their own
+
+
+def _map(cls: type[Projection]) -> sa.Table:
+    """Map the class on a registry of its own, so that definitions of two releases can coexist."""
+    try:
+        own = registry(metadata=sa.MetaData(naming_convention=NAMING), type_annotation_map=TYPES)
+        own.mapped(cls)
+        configure_mappers()
+    except (SQLAlchemyError, SAWarning) as exc:
+        raise DefinitionError(f"projection {cls.__name__}: {exc}") from exc
+    table: sa.Table = cls.__table__  # type: ignore[attr-defined]
+    if table.schema is not None:
+        raise DefinitionError(
+            f"projection {cls.__name__} names its schema in __table_args__",
+            expected=f'class {cls.__name__}(Projection, topic=..., schema="{table.schema}")',
+        )
+    if table.foreign_keys:
+        raise DefinitionError(
+            f"projection {cls.__name__} has a foreign key",
+            expected="none: projections are rebuilt apart, and a rebuild must not depend on another",
+        )
+    return table
+
+
+def _columns(cls: type[Projection]) -> list[tuple[Any, sa.Column[Any]]]:
+    return [(prop, prop.columns[0]) for prop in sa.inspect(cls).column_attrs]
+
+
+def _members(cls: type[Projection]) -> list[tuple[str, Any]]:
+    """The class's own members and its bases', nearest first, each name once."""
+    seen: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if base not in (Projection, object):
+            for name, member in vars(base).items():
+                seen.setdefault(name, member)
+    return list(seen.items())
+
+
+def _handlers(cls: type[Projection]) -> dict[str, Handler]:
+    handlers: dict[str, Handler] = {}
+    for name, member in _members(cls):
+        for event in getattr(member, "__migrator_on__", ()):
+            handler = _handler(cls, name, event, member)
+            if type_of(event) in handlers:
+                raise DefinitionError(
+                    f"projection {cls.__name__} folds {type_of(event)} twice",
+                    expected="one handler an event",
+                )
+            handlers[type_of(event)] = handler
+    if not handlers.keys() - {TOMBSTONE}:
+        raise DefinitionError(
+            f"projection {cls.__name__} folds no event", expected="a method with @on(SomeEvent)"
+        )
+    return handlers
+
+
+def _handler(cls: type[Projection], name: str, event: type, function: Any) -> Handler:
+    if event is not Tombstone and not hasattr(event, "__event_type__"):
+        raise DefinitionError(
+            f"@on({getattr(event, '__name__', event)}) of {cls.__name__}.{name} is no event",
+            expected="a subclass of migrator.Event, or Tombstone",
+        )
+    count = len(inspect.signature(function).parameters)
+    if count not in (2, 3):
+        raise DefinitionError(
+            f"{cls.__name__}.{name} takes {count} parameters",
+            expected="(self, event) or (self, event, meta)",
+        )
+    return Handler(event, function, takes_meta=count == 3)
+
+
+def _key_parser(
+    cls: type[Projection],
+    table: sa.Table,
+    key: Callable[[Any], Hashable] | None,
+    *,
+    co_partitioned: bool,
+) -> Callable[[str], Hashable] | None:
+    """How the record's key becomes the row's, or None where `key=` makes it."""
+    if key is not None:
+        if not co_partitioned:
+            raise DefinitionError(
+                f"projection {cls.__name__} takes another key than the record's",
+                expected="co_partitioned=True, the promise that no such key spreads over partitions",
+                next_step="key the topic by it where the promise does not hold",
+            )
+        return None
+    columns = list(table.primary_key)
+    python = columns[0].type.python_type if len(columns) == 1 else None
+    if python not in KEY_TYPES:
+        raise DefinitionError(
+            f"the record's key cannot fill the primary key of {cls.__name__}",
+            expected="one column of type str, int or UUID, or key=lambda event: ...",
+        )
+    return KEY_TYPES[python]

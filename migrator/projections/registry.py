@@ -1,0 +1,119 @@
+"""Find the projections that a folder defines."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from migrator.errors import MigratorError, UsageError
+from migrator.projections.definition import Definition, Projection
+from migrator.projections.definition_hash import definition_hash
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A projection as the folder defines it now."""
+
+    definition: Definition
+    hash: str
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+
+def load(directory: Path) -> dict[str, Registered]:
+    """Import every module of the folder and return its projections by name.
+
+    Files may import each other as `projections.orders`, after the folder's own name.
+
+    Raises:
+        UsageError: there is no such folder, a file does not import, a definition is wrong, or two
+            projections share a table name.
+    """
+    if not directory.is_dir():
+        raise UsageError(
+            f"there is no folder {directory}",
+            expected="Python files that define projections",
+            next_step="create it, or correct [projections] directory in migrator.toml",
+        )
+    directory = directory.resolve()
+    found: dict[str, Registered] = {}
+    for path in sorted(directory.glob("*.py")):
+        if path.stem.startswith("_"):
+            continue
+        for registered in _projections_of(_import(path), path, directory.parent):
+            other = found.setdefault(registered.name, registered)
+            if other is not registered:
+                raise UsageError(
+                    f"two projections share the table {registered.name}: {other.path.name} "
+                    f"and {path.name}",
+                    next_step="rename one",
+                )
+    return found
+
+
+def choose(known: dict[str, Registered], names: list[str] | tuple[str, ...]) -> list[Registered]:
+    """The named projections, in the order named, each once.
+
+    Raises:
+        UsageError: a name is unknown; the nearest ones are in the message.
+    """
+    for name in names:
+        if name not in known:
+            raise UsageError.unknown("projection", name, known)
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _projections_of(module: ModuleType, path: Path, root: Path) -> list[Registered]:
+    classes = [
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if issubclass(member, Projection)
+        and member.__module__ == module.__name__
+        and "__definition__" in vars(member)
+    ]
+    return [Registered(cls.__definition__, definition_hash(cls, root), path) for cls in classes]
+
+
+def _import(path: Path) -> ModuleType:
+    root, package = str(path.parent.parent), path.parent.name
+    _forget_others(package, path.parent)
+    name = f"{package}.{path.stem}"
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    try:
+        return importlib.import_module(name)
+    except MigratorError:
+        raise
+    except Exception as exc:
+        raise UsageError(
+            f"{path} does not import: {_where(exc, path)}", next_step="correct the file"
+        ) from exc
+
+
+def _forget_others(package: str, directory: Path) -> None:
+    """Drop modules of a folder of the same name elsewhere, so that this one's are imported."""
+    importlib.invalidate_caches()
+    loaded = sys.modules.get(package)
+    if loaded is None:
+        return
+    places = [Path(place).resolve() for place in getattr(loaded, "__path__", [])]
+    if directory not in places:
+        for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
+            del sys.modules[name]
+        sys.path[:] = [p for p in sys.path if Path(p, package).resolve() not in places]
+
+
+def _where(exc: BaseException, path: Path) -> str:
+    if isinstance(exc, SyntaxError):
+        return f"line {exc.lineno}: {exc.msg}"
+    lines = [f.lineno for f in traceback.extract_tb(exc.__traceback__) if f.filename == str(path)]
+    at = f"line {lines[-1]}: " if lines else ""
+    return f"{at}{type(exc).__name__}: {exc}"

@@ -1,0 +1,189 @@
+"""A server process: started with few rights, waited for, stopped within a deadline."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from migrator.errors import MigratorError
+from migrator.sandbox import machine
+from migrator.sandbox.watchdog import Watchdog
+
+READY_DEADLINE_S = 60.0
+_POLL_S = 0.02
+_LAST_LINES = 15
+_PORT_IS_TAKEN = "Address already in use"
+
+
+class PortTakenError(Exception):
+    """Somebody took the port between our choice and the server's start."""
+
+
+class StoppedError(Exception):
+    """The sandbox is no longer wanted; raised out of a wait for a server."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a start needs from its keeper: a folder, the watchdog, and whether to go on."""
+
+    run_dir: Path
+    watchdog: Watchdog
+    stop_asked: Callable[[], bool]
+
+    @property
+    def log_dir(self) -> Path:
+        return self.run_dir / "logs"
+
+    def make_folder(self, name: str) -> Path:
+        """Make a folder under the run folder that only the servers' account may enter."""
+        folder = self.run_dir / name
+        folder.mkdir(mode=0o700)
+        machine.hand_over(folder)
+        return folder
+
+
+@dataclass(frozen=True)
+class Server:
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    stop_signal: signal.Signals
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+
+def launch(
+    host: Host, name: str, command: Sequence[str], folder: Path, stop_signal: signal.Signals
+) -> Server:
+    """Start `command` in `folder` under the servers' account, its output in a log of that name."""
+    log = host.log_dir / f"{name}.log"
+    try:
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=_environment(folder),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                **machine.identity(),
+            )
+    except OSError as exc:
+        raise MigratorError(
+            f"{command[0]} cannot be run: {exc.strerror}",
+            expected="a program that this machine runs",
+            next_step="remove the cache folder of migrator and run the command again",
+        ) from exc
+    host.watchdog.hold(process.pid, stop_signal)
+    return Server(name, process, log, stop_signal)
+
+
+def run(host: Host, name: str, command: Sequence[str], folder: Path) -> None:
+    """Run `command` to its end.
+
+    Raises:
+        MigratorError: it failed; the message names its log and shows the end of it.
+    """
+    step = launch(host, name, command, folder, signal.SIGTERM)
+    status = step.process.wait()
+    host.watchdog.drop(step.pid)
+    if status != 0:
+        raise failure(step)
+
+
+def await_ready(host: Host, server: Server, answers: Callable[[], bool]) -> None:
+    """Wait until `answers()` is true.
+
+    Raises:
+        PortTakenError: the server found its port in use.
+        StoppedError: the keeper was asked to stop.
+        MigratorError: the server ended, or does not answer in time.
+    """
+    deadline = time.monotonic() + READY_DEADLINE_S
+    while not answers():
+        if server.process.poll() is not None:
+            host.watchdog.drop(server.pid)
+            if _PORT_IS_TAKEN in server.log.read_text(errors="replace"):
+                raise PortTakenError
+            raise failure(server)
+        if host.stop_asked():
+            raise StoppedError
+        if time.monotonic() > deadline:
+            raise failure(server)
+        time.sleep(_POLL_S)
+
+
+def failure(server: Server) -> MigratorError:
+    """Describe a server that did not start, with the end of its log."""
+    status = server.process.poll()
+    what = (
+        f"does not answer after {READY_DEADLINE_S:.0f} s"
+        if status is None
+        else f"ended with status {status}"
+    )
+    lines = server.log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+    shown = "\n".join(f"  {line}" for line in lines) or "  (the log is empty)"
+    return MigratorError(
+        f"{server.name} {what}; its log {server.log} ends with:\n{shown}",
+        expected="the server to start and to answer",
+        next_step=f"read {server.log}; if a file of the server is damaged, remove the cache "
+        "folder of migrator and run the command again",
+        log=str(server.log),
+    )
+
+
+def stop(servers: Iterable[Server], watchdog: Watchdog, deadline_s: float) -> None:
+    """Ask all servers to stop at once; kill those that have not by the deadline."""
+    running = list(servers)
+    for server in running:
+        if server.process.poll() is None:
+            server.process.send_signal(server.stop_signal)
+    deadline = time.monotonic() + deadline_s
+    for server in running:
+        try:
+            server.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            server.process.kill()
+            server.process.wait()
+        watchdog.drop(server.pid)
+
+
+def free_ports(count: int) -> list[int]:
+    """Choose `count` loopback ports that nobody listens on now; one may be taken before its use."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def listens(port: int) -> bool:
+    """Tell whether a connection to the port is accepted."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    # Nothing of the user's reaches a server: neither PG* nor JAVA_TOOL_OPTIONS nor a locale.
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "TZ": "UTC",
+        "LC_ALL": "C",
+    }
