@@ -58,9 +58,7 @@ class Broker:
         command = self._java(*flags, "kafka.Kafka", str(settings))
         started = server.launch(self._host, "kafka", command, self._folder, signal.SIGTERM)
         probe = _Probe(port, self._cluster_id)
-        server.await_ready(
-            self._host, started, lambda: server.listens(port) and probe.answers()
-        )
+        server.await_ready(self._host, started, lambda: server.listens(port) and probe.answers())
         return started
 
     def _write_settings(self, port: int, controller_port: int) -> Path:

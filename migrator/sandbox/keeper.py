@@ -12,21 +12,20 @@ import select
 import shutil
 import signal
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 
 import msgspec
 
-from migrator.errors import Busy, MigratorError
-from migrator.sandbox import kafka, postgres, server
+from migrator.errors import MigratorError
+from migrator.sandbox import docker, embedded, state
 from migrator.sandbox.plan import Answer, Failed, Plan, Ready
+from migrator.sandbox.server import Host, StoppedError
 from migrator.sandbox.watchdog import Watchdog
 
-_PORT_ATTEMPTS = 5
 _LOOK_S = 1.0
+Servers = embedded.Servers | docker.Containers
 
 
 class StopRequest:
@@ -41,7 +40,8 @@ class StopRequest:
 
     def asked(self, timeout_s: float = 0.0) -> bool:
         """Wait up to `timeout_s` for a request; it stays asked once it was."""
-        watched = [self._read] if self._parent_pid is None else [self._read, 0]
+        stdin = 0
+        watched = [self._read] if self._parent_pid is None else [self._read, stdin]
         # A child forked by the parent may hold the pipe open; the parent's id tells even then.
         return bool(select.select(watched, [], [], timeout_s)[0]) or self._is_orphan()
 
@@ -52,58 +52,58 @@ class StopRequest:
         os.write(self._write, b"!")
 
 
-class EmbeddedServers:
-    """PostgreSQL and Kafka as our child processes."""
+def main() -> int:
+    plan = msgspec.json.decode(sys.argv[1], type=Plan)
+    request = StopRequest(plan.parent_pid)
+    run_dir = Path(plan.run_dir)
+    try:
+        with Watchdog(run_dir) as watchdog, _standing(plan):
+            host = Host(run_dir, watchdog, request.asked)
+            servers = docker.Containers(plan) if plan.images else embedded.Servers(plan, host)
+            _keep(plan, servers, request)
+    except MigratorError as exc:
+        _answer(Answer(failed=Failed.of(exc)))
+        return exc.exit_code
+    return 0
 
-    def __init__(self, plan: Plan, host: server.Host) -> None:
-        self._plan = plan
-        self._host = host
-        self._running: list[server.Server] = []
 
-    def start(self) -> Ready:
-        """Start both at the same time."""
-        with ThreadPoolExecutor(2) as pool:
-            database = pool.submit(self._start_postgres)
-            broker = pool.submit(self._start_kafka)
-        url, postgres_pid = database.result()
-        address, kafka_pid = broker.result()
-        return Ready(
-            database_url=url,
-            bootstrap_servers=address,
-            postgres_pid=postgres_pid,
-            kafka_pid=kafka_pid,
-            keeper_pid=os.getpid(),
-            log_dir=str(self._host.log_dir),
-            postgres_major=self._plan.postgres_major,
-            kind=self._plan.kind,
-        )
+def _keep(plan: Plan, servers: Servers, request: StopRequest) -> None:
+    """Run the servers until the request; leave nothing behind but the logs of a failed start."""
+    run_dir = Path(plan.run_dir)
+    try:
+        try:
+            ready = Ready(servers.start(), plan, os.getpid())
+            if plan.standing:
+                state.write(Path(plan.standing), ready)
+            _answer(Answer(ready=ready))
+            while not request.asked(_LOOK_S):
+                pass
+        finally:
+            servers.stop()
+    except StoppedError:
+        shutil.rmtree(run_dir)
+    except BaseException:
+        for child in run_dir.iterdir():
+            if child.name != "logs":
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
+        raise
+    else:
+        shutil.rmtree(run_dir)
+    finally:
+        if plan.standing:
+            state.remove(Path(plan.standing))
 
-    def stop(self) -> None:
-        server.stop(self._running, self._host.watchdog, self._plan.stop_deadline_s)
 
-    def _start_postgres(self) -> tuple[str, int | None]:
-        if not self._plan.postgres:
-            return "", None
-        home = Path(self._plan.postgres.home)
-        data = postgres.initialize(self._host, home)
+def _standing(plan: Plan) -> AbstractContextManager[object]:
+    return state.held(Path(plan.standing)) if plan.standing else nullcontext()
 
-        def attempt() -> tuple[str, int | None]:
-            (port,) = server.free_ports(1)
-            started = postgres.start(self._host, home, data, port)
-            self._running.append(started)
-            return postgres.url(port), started.pid
 
-        return _with_free_ports("PostgreSQL", attempt)
+def _answer(answer: Answer) -> None:
+    """Write the one line, and then let go of stdout: the reader may be gone."""
+    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    sys.stdout.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
-    def _start_kafka(self) -> tuple[str, int | None]:
-        if not self._plan.kafka:
-            return "", None
-        broker = kafka.Broker(self._host, self._plan.kafka)
 
-        def attempt() -> tuple[str, int | None]:
-            port, controller_port = server.free_ports(2)
-            started = broker.start(port, controller_port)
-            self._running.append(started)
-            return f"127.0.0.1:{port}", started.pid
-
-        return _with_free_ports("Kafka", attempt)
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import msgspec
+
+from migrator.errors import Busy, CannotConnect, MigratorError, SettingsError, UsageError
 
 
 class PostgresPlan(msgspec.Struct, frozen=True):
@@ -24,48 +26,64 @@ class ImagesPlan(msgspec.Struct, frozen=True):
     """Images for Docker, in the place of programs of our own."""
 
     postgres: str
-    kafka: str | None
+    kafka: str = ""
 
 
 class Plan(msgspec.Struct, frozen=True):
     run_dir: str
+    postgres_major: str = ""
     postgres: PostgresPlan | None = None
     kafka: KafkaPlan | None = None
     images: ImagesPlan | None = None
     parent_pid: int | None = None
     """The process whose end ends the servers; none if only `sandbox down` does."""
-    standing: str | None = None
+    standing: str = ""
     """The folder of the lock and the state file of a sandbox that stands by itself."""
-    postgres_major: str = ""
-    kind: str = "embedded"
     stop_deadline_s: float = 15.0
+
+    @property
+    def kind(self) -> str:
+        return "docker" if self.images else "embedded"
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """Where the servers answer; process ids are those of this machine, if they have any here."""
+
+    database_url: str
+    bootstrap_servers: str = ""
+    postgres_pid: int | None = None
+    kafka_pid: int | None = None
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """The servers answer at these addresses."""
+    """The servers answer."""
 
-    database_url: str
-    bootstrap_servers: str
-    postgres_pid: int | None
-    kafka_pid: int | None
+    addresses: Addresses
+    plan: Plan
     keeper_pid: int
-    log_dir: str
-    postgres_major: str
-    kind: str
 
 
 class Failed(msgspec.Struct, frozen=True):
     """A MigratorError on its way to the parent."""
 
+    code: str
     found: str
     expected: str
     next_step: str
     data: dict[str, Any]
-    code: str = "failed"
+
+    @classmethod
+    def of(cls, error: MigratorError) -> Self:
+        return cls(error.code, error.found, error.expected, error.next_step, error.data)
+
+    def error(self) -> MigratorError:
+        known = (UsageError, SettingsError, Busy, CannotConnect)
+        kind = {each.code: each for each in known}.get(self.code, MigratorError)
+        return kind(self.found, expected=self.expected, next_step=self.next_step, **self.data)
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The one line that a keeper writes."""
+    """The one line that a keeper writes: one of the two."""
 
     ready: Ready | None = None
     failed: Failed | None = None

@@ -6,8 +6,9 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,26 +31,6 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Host:
-    """What a start needs from its keeper: a folder, the watchdog, and whether to go on."""
-
-    run_dir: Path
-    watchdog: Watchdog
-    stop_asked: Callable[[], bool]
-
-    @property
-    def log_dir(self) -> Path:
-        return self.run_dir / "logs"
-
-    def make_folder(self, name: str) -> Path:
-        """Make a folder under the run folder that only the servers' account may enter."""
-        folder = self.run_dir / name
-        folder.mkdir(mode=0o700)
-        machine.hand_over(folder)
-        return folder
-
-
-@dataclass(frozen=True)
 class Server:
     name: str
     process: subprocess.Popen[bytes]
@@ -59,6 +40,57 @@ class Server:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+
+class Host:
+    """The run folder of one sandbox and every process that runs in it."""
+
+    def __init__(self, run_dir: Path, watchdog: Watchdog, stop_asked: Callable[[], bool]) -> None:
+        self.run_dir = run_dir
+        self.log_dir = run_dir / "logs"
+        self._watchdog = watchdog
+        self._stop_asked = stop_asked
+        self._given_up = threading.Event()
+        self._running: dict[int, Server] = {}
+
+    def make_folder(self, name: str) -> Path:
+        """Make a folder under the run folder that only the servers' account may enter."""
+        folder = self.run_dir / name
+        folder.mkdir(mode=0o700)
+        machine.hand_over(folder)
+        return folder
+
+    def give_up(self) -> None:
+        """Let all waits for a server end: another part of the sandbox failed."""
+        self._given_up.set()
+
+    def check_wanted(self) -> None:
+        if self._given_up.is_set() or self._stop_asked():
+            raise StoppedError
+
+    def hold(self, server: Server) -> None:
+        self._running[server.pid] = server
+        self._watchdog.hold(server.pid, server.stop_signal)
+
+    def drop(self, server: Server) -> None:
+        """Forget a process that was waited for."""
+        self._watchdog.drop(server.pid)
+        del self._running[server.pid]
+
+    def stop(self, deadline_s: float) -> None:
+        """Ask all servers to stop at once; kill those that have not by the deadline."""
+        running = list(self._running.values())
+        for each in running:
+            if each.process.poll() is None:
+                each.process.send_signal(each.stop_signal)
+        deadline = time.monotonic() + deadline_s
+        for each in running:
+            try:
+                each.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                each.process.kill()
+                each.process.wait()
+            self.drop(each)
 
 
 def launch(
@@ -83,8 +115,9 @@ def launch(
             expected="a program that this machine runs",
             next_step="remove the cache folder of migrator and run the command again",
         ) from exc
-    host.watchdog.hold(process.pid, stop_signal)
-    return Server(name, process, log, stop_signal)
+    started = Server(name, process, log, stop_signal)
+    host.hold(started)
+    return started
 
 
 def run(host: Host, name: str, command: Sequence[str], folder: Path) -> None:
@@ -95,7 +128,7 @@ def run(host: Host, name: str, command: Sequence[str], folder: Path) -> None:
     """
     step = launch(host, name, command, folder, signal.SIGTERM)
     status = step.process.wait()
-    host.watchdog.drop(step.pid)
+    host.drop(step)
     if status != 0:
         raise failure(step)
 
@@ -111,12 +144,11 @@ def await_ready(host: Host, server: Server, answers: Callable[[], bool]) -> None
     deadline = time.monotonic() + READY_DEADLINE_S
     while not answers():
         if server.process.poll() is not None:
-            host.watchdog.drop(server.pid)
+            host.drop(server)
             if _PORT_IS_TAKEN in server.log.read_text(errors="replace"):
                 raise PortTakenError
             raise failure(server)
-        if host.stop_asked():
-            raise StoppedError
+        host.check_wanted()
         if time.monotonic() > deadline:
             raise failure(server)
         time.sleep(_POLL_S)
@@ -139,22 +171,6 @@ def failure(server: Server) -> MigratorError:
         "folder of migrator and run the command again",
         log=str(server.log),
     )
-
-
-def stop(servers: Iterable[Server], watchdog: Watchdog, deadline_s: float) -> None:
-    """Ask all servers to stop at once; kill those that have not by the deadline."""
-    running = list(servers)
-    for server in running:
-        if server.process.poll() is None:
-            server.process.send_signal(server.stop_signal)
-    deadline = time.monotonic() + deadline_s
-    for server in running:
-        try:
-            server.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            server.process.kill()
-            server.process.wait()
-        watchdog.drop(server.pid)
 
 
 def free_ports(count: int) -> list[int]:
