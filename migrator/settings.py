@@ -190,15 +190,19 @@ def load(*, config: Path | None = None, overrides: Mapping[str, Any] | None = No
 
     class Layered(Settings):
         @classmethod
-        def settings_customise_sources(  # type: ignore[override] - only our own sources count
+        def settings_customise_sources(
             cls, *_: object, **__: object
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return tuple(source for _, source in sources)
 
     try:
-        return Layered()
+        loaded = Layered()
     except ValidationError as exc:
         raise _explain(exc, sources) from None
+    # A plain Settings, which unlike the local class can be sent to a worker process.
+    return Settings.model_construct(
+        **{name: getattr(loaded, name) for name in Settings.model_fields}
+    )
 
 
 Sources = list[tuple[str, PydanticBaseSettingsSource]]

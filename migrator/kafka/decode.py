@@ -19,7 +19,7 @@ class Envelope(NamedTuple):
     payload: Any  # msgspec.Raw or bytes: JSON text, not yet decoded
 
 
-class NoEnvelope(Exception):  # noqa: N818
+class NoEnvelope(Exception):
     """A record that does not have the topic's envelope; the message says what is missing."""
 
 
@@ -36,14 +36,13 @@ def envelope_opener(topic: Topic) -> Opener:
 
     def opened(value: bytes, headers: Callable[[], list[tuple[str, bytes]] | None]) -> Envelope:
         try:
-            found = decode(value) if decode else None
+            found: Any = decode(value) if decode else None
         except (msgspec.ValidationError, msgspec.DecodeError) as exc:
             raise NoEnvelope(str(exc)) from None
         event_type = found.type if "type" in fields else _header(headers(), topic.type)
-        if "id" in fields:
-            event_id = found.id
-        else:
-            event_id = _header(headers(), topic.id, required=False)
+        event_id = found.id if "id" in fields else _header(headers(), topic.id)
+        if event_type is None:
+            raise NoEnvelope(f"the record has no {topic.type}")
         payload = found.payload if "payload" in fields else value
         return Envelope(event_type, None if event_id is None else str(event_id), payload)
 
@@ -78,15 +77,11 @@ def _decoder(fields: dict[str, str]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(struct)
 
 
-def _header(
-    headers: list[tuple[str, bytes]] | None, place: str, *, required: bool = True
-) -> str | None:
+def _header(headers: list[tuple[str, bytes]] | None, place: str) -> str | None:
     name = place.removeprefix(HEADER)
     for key, value in headers or ():
         if key == name and value is not None:
             return value.decode("utf-8", "replace")
-    if required:
-        raise NoEnvelope(f"the record has no header {name!r}")
     return None
 
 

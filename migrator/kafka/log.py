@@ -13,10 +13,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_INVALID,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from migrator.errors import MigratorError
 
+END_OF_PARTITION = KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's own names
+ALL_BROKERS_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
 BATCH = 1000
 POLL_S = 0.2
 QUIET_LIMIT_S = 120.0
@@ -73,7 +82,9 @@ def read(kafka: Mapping[str, object], topic: str, slices: list[Slice]) -> Iterat
         return
     reader = Consumer(consumer_config(kafka))
     try:
-        reader.assign([TopicPartition(topic, s.partition, s.start) for s in slices if s.start < s.end])
+        reader.assign(
+            [TopicPartition(topic, s.partition, s.start) for s in slices if s.start < s.end]
+        )
         yield from _until_ended(reader, topic, ends)
     except KafkaException as exc:
         raise MigratorError(f"topic {topic} cannot be read: {exc.args[0]}", topic=topic) from exc
@@ -110,8 +121,8 @@ def _sorted_out(messages: list[Message], topic: str, ends: dict[int, int]) -> Ba
     ended: dict[int, None] = {}
     for message in messages:
         partition, offset, error = message.partition(), message.offset(), message.error()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            if error.retriable() or error.code() == KafkaError._ALL_BROKERS_DOWN:
+        if error is not None and error.code() != END_OF_PARTITION:
+            if error.retriable() or error.code() == ALL_BROKERS_DOWN:
                 continue
             raise _unreadable(topic, partition, offset, error)
         end = ends.get(partition if partition is not None else -1)

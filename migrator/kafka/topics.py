@@ -61,7 +61,9 @@ def describe(kafka: Mapping[str, str], name: str, *, timeout_s: float = TIMEOUT_
             reader.close()
     except KafkaException as exc:
         raise MigratorError(f"topic {name} cannot be read: {reason(exc)}", topic=name) from exc
-    return TopicRange(name, str(described.topic_id), tuple(sorted(ranges, key=lambda r: r.partition)))
+    return TopicRange(
+        name, str(described.topic_id), tuple(sorted(ranges, key=lambda r: r.partition))
+    )
 
 
 def _range(reader: Consumer, topic: str, partition: int, timeout_s: float) -> PartitionRange:

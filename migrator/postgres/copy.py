@@ -65,22 +65,29 @@ def line_formatter(columns: Iterable[tuple[str, sa.types.TypeEngine[Any]]]) -> F
 
 def value_formatter(type_: sa.types.TypeEngine[Any]) -> Formatter:
     """Make `value -> COPY text` for a column type; the value is never None."""
-    if isinstance(type_, sa.Boolean):
-        return lambda value: "t" if value else "f"
-    if isinstance(type_, sa.JSON | postgresql.JSONB):
-        return lambda value: escaped(json.dumps(value, ensure_ascii=False, default=str))
     if isinstance(type_, sa.ARRAY):
         element = _element(type_.item_type)
         return lambda value: escaped("{" + ",".join(map(element, value)) + "}")
-    if isinstance(type_, sa.LargeBinary):
-        return lambda value: rf"\\x{bytes(value).hex()}"
-    if isinstance(type_, sa.Enum):
-        return lambda value: escaped(getattr(value, "name", value))
-    if isinstance(type_, sa.Integer | sa.Numeric | sa.Uuid):
-        return str
-    if isinstance(type_, sa.DateTime | sa.Date | sa.Time):
-        return lambda value: value if isinstance(value, str) else value.isoformat()
-    return lambda value: escaped(value if isinstance(value, str) else str(value))
+    for kinds, formatter in _FORMATTERS:
+        if isinstance(type_, kinds):
+            return formatter
+    return lambda value: escaped(str(value))
+
+
+_FORMATTERS: tuple[tuple[tuple[type, ...], Formatter], ...] = (
+    ((sa.Boolean,), lambda value: "t" if value else "f"),
+    (
+        (sa.JSON, postgresql.JSONB),
+        lambda value: escaped(json.dumps(value, ensure_ascii=False, default=str)),
+    ),
+    ((sa.LargeBinary,), lambda value: rf"\\x{bytes(value).hex()}"),
+    ((sa.Enum,), lambda value: escaped(str(getattr(value, "name", value)))),
+    ((sa.Integer, sa.Numeric, sa.Uuid), str),
+    (
+        (sa.DateTime, sa.Date, sa.Time),
+        lambda value: value if isinstance(value, str) else value.isoformat(),
+    ),
+)
 
 
 def _element(type_: sa.types.TypeEngine[Any]) -> Formatter:

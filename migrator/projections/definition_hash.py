@@ -1,7 +1,7 @@
 """The hash of a definition: of its class and of all the user's code that the class names.
 
 Handlers, event classes, columns, indexes, helper functions and constants count, through any number
-of the user's own modules; comments, docstrings, formatting and third-party packages do not.
+of the user's own modules; comments, docstrings, formatting, checks and third-party packages do not.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class _Closure:
             elif isinstance(node, ast.Import):
                 self._take_all(name, module)
             else:
-                self.taken[module.__name__, name].append(node)
-                for part in ast.walk(node):
+                folds = _without_checks(node)
+                self.taken[module.__name__, name].append(folds)
+                for part in ast.walk(folds):
                     if isinstance(part, ast.Name):
                         self.take(module, part.id)
 
@@ -73,6 +74,22 @@ class _Closure:
         if module.__name__ not in self.modules:
             self.modules[module.__name__] = _top_level(ast.parse(inspect.getsource(module)))
         return self.modules[module.__name__]
+
+
+def _without_checks(node: ast.stmt) -> ast.stmt:
+    """A check judges rows and makes none: a change of it asks for no rebuild."""
+    if not isinstance(node, ast.ClassDef):
+        return node
+    kept = [part for part in node.body if not _is_check(part)]
+    return ast.ClassDef(**{**dict(ast.iter_fields(node)), "body": kept})
+
+
+def _is_check(part: ast.stmt) -> bool:
+    return isinstance(part, ast.FunctionDef) and any(
+        isinstance(name, ast.Name | ast.Attribute)
+        and (name.id if isinstance(name, ast.Name) else name.attr) == "check"
+        for name in part.decorator_list
+    )
 
 
 def _top_level(tree: ast.Module) -> Named:

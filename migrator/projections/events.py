@@ -13,7 +13,7 @@ class EventClass(msgspec.StructMeta):
     """Takes `type=` where the event's type in the log is not the name of the class."""
 
     def __new__(
-        mcls,  # noqa: N804 - ruff does not know StructMeta for a metaclass
+        mcls,
         name: str,
         bases: tuple[type, ...],
         namespace: dict[str, Any],

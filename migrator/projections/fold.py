@@ -15,7 +15,7 @@ from migrator.projections.definition import Check, Definition, Projection
 from migrator.projections.events import TOMBSTONE, Meta
 
 
-class Unhandled(Exception):  # noqa: N818
+class Unhandled(Exception):
     """An event type that neither a handler nor `ignores` names."""
 
     def __init__(self, projection: str, event_type: str) -> None:
@@ -24,7 +24,7 @@ class Unhandled(Exception):  # noqa: N818
         self.event_type = event_type
 
 
-class NoKey(Exception):  # noqa: N818
+class NoKey(Exception):
     """A record whose row cannot be told."""
 
 
@@ -69,7 +69,7 @@ class Fold:
             function(row, event, meta())
         else:
             function(row, event)
-        if row._deleted:
+        if row.is_deleted:
             del self.rows[row_key]
 
     def bury(self, key: str | None, meta: Callable[[], Meta]) -> None:
@@ -82,7 +82,9 @@ class Fold:
             self.apply(TOMBSTONE, None, key, meta)
         elif TOMBSTONE not in self._ignores:
             if self._key_of is not None:
-                raise NoKey("a tombstone has no event to take the key from; ignores = (Tombstone,)?")
+                raise NoKey(
+                    "a tombstone has no event to take the key from; ignores = (Tombstone,)?"
+                )
             self.rows.pop(self._parsed(key), None)
 
     def _parsed(self, key: str | None) -> Hashable:
@@ -98,7 +100,7 @@ class Fold:
 def row_class(definition: Definition) -> Callable[[Hashable], Any]:
     """Make the plain class of a projection's rows: `row_class(definition)(key)` is a fresh row."""
     namespace: dict[str, Any] = {
-        "__slots__": (*definition.attributes, "_deleted"),
+        "__slots__": (*definition.attributes, "is_deleted"),
         "__init__": _initialiser(definition),
         "delete": _delete,
     }
@@ -118,12 +120,12 @@ def _belongs_to_rows(name: str, member: Any) -> bool:
 
 
 def _delete(row: Any) -> None:
-    row._deleted = True
+    row.is_deleted = True
 
 
 def _initialiser(definition: Definition) -> Callable[[Any, Hashable], None]:
     """Write `__init__` as straight-line code: it runs once a row."""
-    lines, known = ["def __init__(self, key):", "    self._deleted = False"], {}
+    lines, known = ["def __init__(self, key):", "    self.is_deleted = False"], {}
     defaults = {
         definition.cls.__mapper__.get_property_by_column(column).key: column.default  # type: ignore[attr-defined]
         for column in definition.table.columns
@@ -134,7 +136,7 @@ def _initialiser(definition: Definition) -> Callable[[Any, Hashable], None]:
             value = "None"
         else:
             value = f"default_{attribute}" + ("(None)" if default.is_callable else "")
-            known[f"default_{attribute}"] = default.arg
+            known[f"default_{attribute}"] = getattr(default, "arg", None)
         lines.append(f"    self.{attribute} = {value}")
     targets = ", ".join(f"self.{attribute}" for attribute in definition.key_attributes)
     lines.append(f"    {targets} = key")

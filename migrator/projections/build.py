@@ -1,0 +1,270 @@
+"""A build: one generation of a projection, as a row of migrator.build and a schema of its own.
+
+    created → replaying → loaded → verified → live → archived → dropped;  failed, aborted
+
+Every step locks the row, verifies the state, acts, and saves, in one transaction: killed at any line,
+the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from migrator.errors import MigratorError, Refused
+from migrator.kafka.log import Slice
+from migrator.kafka.topics import TopicRange
+from migrator.postgres import ledger
+from migrator.postgres.connect import Connection
+from migrator.projections import shadow
+from migrator.projections.registry import Registered
+
+State = Literal[
+    "created", "replaying", "loaded", "verified", "live", "archived", "dropped", "failed", "aborted"
+]
+UNFINISHED: tuple[State, ...] = ("created", "replaying", "loaded", "verified")
+
+
+@dataclass(frozen=True)
+class Build:
+    """One row of migrator.build."""
+
+    build: int
+    projection: str
+    state: State
+    definition_hash: str
+    target_schema: str
+    table_name: str
+    rows: int | None
+    error: str | None
+
+    @property
+    def schema(self) -> str:
+        """The schema that holds the table until it is live, and again when it is archived."""
+        return f"migrator_build_{self.build}"
+
+    @property
+    def table(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.table_name)
+
+    @property
+    def target(self) -> sql.Identifier:
+        return sql.Identifier(self.target_schema, self.table_name)
+
+
+_COLUMNS = ", ".join(f.name for f in fields(Build))
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a build has read one partition; committed with its rows."""
+
+    build: int
+    topic: str
+    partition: int
+    topic_id: str
+    next_offset: int
+    end_offset: int
+    events: int
+    rows: int
+
+    @property
+    def lag(self) -> int:
+        return self.end_offset - self.next_offset
+
+
+def find(conn: Connection, projection: str, states: Iterable[State]) -> list[Build]:
+    """The projection's builds in these states, newest first; read-only."""
+    return _select(conn, "projection = %s AND state = ANY(%s)", (projection, list(states)))
+
+
+def every(conn: Connection) -> list[Build]:
+    """Every build that is not dropped or aborted, newest first; read-only."""
+    return _select(conn, "state <> ALL(%s)", (["dropped", "aborted"],))
+
+
+def _select(conn: Connection, where: str, parameters: tuple[Any, ...]) -> list[Build]:
+    query = f"SELECT {_COLUMNS} FROM migrator.build WHERE {where} ORDER BY build DESC"  # noqa: S608
+    with conn.cursor(row_factory=class_row(Build)) as cursor:
+        return cursor.execute(query.encode(), parameters).fetchall()
+
+
+def positions(conn: Connection, build: int) -> list[Position]:
+    """The build's positions by topic and partition; read-only."""
+    names = ", ".join(f.name for f in fields(Position))
+    query = f"SELECT {names} FROM migrator.position WHERE build = %s ORDER BY topic, partition"  # noqa: S608
+    with conn.cursor(row_factory=class_row(Position)) as cursor:
+        return cursor.execute(query.encode(), (build,)).fetchall()
+
+
+def lock(conn: Connection, build: int, *expected: State) -> Build:
+    """Lock the row until the transaction ends, and verify its state.
+
+    Raises:
+        Refused: the build is in another state, since another run has moved it.
+    """
+    query = f"SELECT {_COLUMNS} FROM migrator.build WHERE build = %s FOR UPDATE"  # noqa: S608
+    with conn.cursor(row_factory=class_row(Build)) as cursor:
+        found = cursor.execute(query.encode(), (build,)).fetchone()
+    if found is None or found.state not in expected:
+        raise Refused(
+            f"build {build} is {found.state if found else 'gone'}",
+            expected=" or ".join(expected),
+            next_step="migrator status shows every build",
+            build=build,
+        )
+    return found
+
+
+def save(conn: Connection, build: Build, state: State, **values: Any) -> None:
+    """Write the state that a step has reached, in that step's transaction."""
+    assignments = [
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in values
+    ]
+    conn.execute(
+        sql.SQL("UPDATE migrator.build SET {} WHERE build = %(build)s").format(
+            sql.SQL(", ").join(
+                [
+                    sql.SQL("state = %(state)s"),
+                    sql.SQL("changed_at = clock_timestamp()"),
+                    *assignments,
+                ]
+            )
+        ),
+        {**values, "state": state, "build": build.build},
+    )
+
+
+def create(conn: Connection, registered: Registered, schema: str, topic: TopicRange) -> Build:
+    """Make the row, the schema, the empty shadow table and the positions, all or nothing."""
+    definition = registered.definition
+    with conn.transaction():
+        row = conn.execute(
+            """INSERT INTO migrator.build
+                 (projection, state, definition_hash, target_schema, table_name, git_sha)
+               VALUES (%s, 'created', %s, %s, %s, %s) RETURNING build""",
+            (
+                registered.name,
+                registered.hash,
+                definition.schema or schema,
+                definition.table.name,
+                ledger.git_sha(),
+            ),
+        ).fetchone()
+        assert row is not None
+        build = lock(conn, row[0], "created")
+        conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(build.schema)))
+        _execute(conn, shadow.create_statements(definition.table, build.schema))
+        for part in topic.partitions:
+            conn.execute(
+                """INSERT INTO migrator.position
+                     (build, topic, partition, topic_id, next_offset, end_offset)
+                   VALUES (%s, %s, %s, %s, %s, %s)""",
+                (build.build, topic.name, part.partition, topic.id, part.low, part.end),
+            )
+    return build
+
+
+def start_replay(conn: Connection, build: Build, topic: TopicRange) -> None:
+    """Set the finish line of what is still to be read to the topic's present ends.
+
+    Raises:
+        Refused: the topic is another one than the build began with, or has grown partitions.
+    """
+    with conn.transaction():
+        current = lock(conn, build.build, "created", "replaying")
+        held = {p.partition: p for p in positions(conn, build.build)}
+        if {p.topic_id for p in held.values()} != {topic.id} or len(held) != len(topic.partitions):
+            raise Refused(
+                f"topic {topic.name} is not the one that build {build.build} began with",
+                expected="the same topic id and the same partitions",
+                next_step="migrator rebuild-projections --restart starts over",
+            )
+        for part in topic.partitions:
+            conn.execute(
+                """UPDATE migrator.position SET end_offset = %s
+                   WHERE build = %s AND topic = %s AND partition = %s AND next_offset < end_offset""",
+                (part.end, build.build, topic.name, part.partition),
+            )
+        save(conn, current, "replaying")
+
+
+def slices_left(conn: Connection, build: Build) -> list[Slice]:
+    """What is still to be read; read-only."""
+    return [
+        Slice(p.partition, p.next_offset, p.end_offset)
+        for p in positions(conn, build.build)
+        if p.lag > 0
+    ]
+
+
+def load(conn: Connection, build: Build, registered: Registered) -> None:
+    """Build constraints and indexes on the replayed rows, and ANALYZE; all or nothing.
+
+    Raises:
+        Refused: the rows break a constraint; where it is the primary key, a key was met in two
+            partitions, which the message names.
+    """
+    with conn.transaction():
+        current = lock(conn, build.build, "replaying")
+        conn.execute("SET LOCAL maintenance_work_mem = '512MB'")
+        try:
+            _execute(conn, shadow.load_statements(registered.definition.table, build.schema))
+        except psycopg.errors.UniqueViolation as exc:
+            raise _twice(exc, build, registered) from exc
+        except psycopg.errors.IntegrityError as exc:
+            raise Refused(
+                f"the rows of {build.projection} break its constraint "
+                f"{exc.diag.constraint_name}: {exc.diag.message_primary}",
+                next_step="correct the projection, then run the same command again",
+                detail=exc.diag.message_detail,
+            ) from exc
+        conn.execute(sql.SQL("ANALYZE {}").format(build.table))
+        count = conn.execute(
+            "SELECT coalesce(sum(rows), 0) FROM migrator.position WHERE build = %s", (build.build,)
+        ).fetchone()
+        save(conn, current, "loaded", rows=count[0] if count else 0)
+
+
+def _twice(
+    exc: psycopg.errors.UniqueViolation, build: Build, registered: Registered
+) -> MigratorError:
+    key = (exc.diag.message_detail or "").strip()
+    if exc.diag.constraint_name != registered.definition.table.primary_key.name:
+        return Refused(
+            f"the rows of {build.projection} break {exc.diag.constraint_name}: {key}",
+            next_step="correct the projection, then run the same command again",
+        )
+    return Refused(
+        f"a key of {build.projection} was met in two partitions: {key}",
+        expected="every key in one partition, or the order between its events is not defined",
+        next_step="key the topic by it; if partitions were added, produce the topic anew",
+    )
+
+
+def fail(conn: Connection, build: Build, error: str, report: Any = None) -> None:
+    """Record why a build cannot go on; its schema stays for a look, until the next rebuild."""
+    with conn.transaction():
+        current = lock(conn, build.build, *UNFINISHED)
+        save(conn, current, "failed", error=error, report=Jsonb(report))
+
+
+def drop(conn: Connection, build: Build, state: State) -> None:
+    """Drop the build's schema with its table, and say why in its state; idempotent."""
+    with conn.transaction():
+        current = lock(conn, build.build, *UNFINISHED, "failed", "archived")
+        conn.execute(
+            sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(build.schema))
+        )
+        save(conn, current, state)
+
+
+def _execute(conn: Connection, statements: list[str]) -> None:
+    for statement in statements:
+        conn.execute(statement.encode())

@@ -1,0 +1,72 @@
+"""The DDL of a shadow table, from its definition: first bare columns, then what is built on data.
+
+The shadow has the live table's own name, and so have its indexes and constraints, in the build's own
+schema: nothing is ever renamed.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.exc import CompileError
+from sqlalchemy.schema import (
+    AddConstraint,
+    CreateIndex,
+    CreateTable,
+    ExecutableDDLElement,
+    SetColumnComment,
+    SetTableComment,
+)
+
+from migrator.projections.definition import DefinitionError
+
+# "named" leaves percent signs alone; the statements are sent without parameters.
+_DIALECT = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]
+
+
+def create_statements(table: sa.Table, schema: str) -> list[str]:
+    """The table with its columns, NOT NULLs and comments, and nothing that slows a load."""
+    shadow = _in_schema(table, schema)
+    commented = [column for column in shadow.columns if column.comment]
+    # AddConstraint takes a constraint out of CREATE TABLE; load_statements adds it.
+    for constraint in _constraints(shadow):
+        AddConstraint(constraint)
+    return [
+        _text(CreateTable(shadow)),
+        *([_text(SetTableComment(shadow))] if shadow.comment else []),
+        *(_text(SetColumnComment(column)) for column in commented),
+    ]
+
+
+def load_statements(table: sa.Table, schema: str) -> list[str]:
+    """The constraints, the primary key first, then the indexes."""
+    shadow = _in_schema(table, schema)
+    return [
+        *(_text(AddConstraint(constraint)) for constraint in _constraints(shadow)),
+        *(
+            _text(CreateIndex(index))
+            for index in sorted(shadow.indexes, key=lambda index: str(index.name))
+        ),
+    ]
+
+
+def _in_schema(table: sa.Table, schema: str) -> sa.Table:
+    shadow = table.to_metadata(
+        sa.MetaData(naming_convention=table.metadata.naming_convention), schema=schema
+    )
+    for column in shadow.primary_key:
+        # The log gives the key; a serial would be SQLAlchemy's guess for any integer one.
+        column.autoincrement = False
+    return shadow
+
+
+def _constraints(table: sa.Table) -> list[sa.Constraint]:
+    others = [c for c in table.constraints if c is not table.primary_key]
+    return [table.primary_key, *sorted(others, key=lambda c: str(c.name))]
+
+
+def _text(element: ExecutableDDLElement) -> str:
+    try:
+        return str(element.compile(dialect=_DIALECT)).strip()
+    except CompileError as exc:
+        raise DefinitionError(f"a projection's table cannot be made: {exc}") from exc
