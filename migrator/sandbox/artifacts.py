@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -89,13 +90,22 @@ def _resolve_with_retries(artifact: Artifact, scratch: Path) -> Path:
 
 
 def _resolve(artifact: Artifact, scratch: Path) -> Path:
-    try:
-        from jgo.maven import MavenContext
-    except ImportError as exc:
-        raise extra_is_missing("jgo") from exc
+    from jgo.maven import MavenContext
+
     context = MavenContext(repo_cache=scratch, timeout=_TIMEOUT_S)
     component = context.project(artifact.group, artifact.name).at_version(artifact.version)
     return Path(component.artifact("", "jar").resolve())
+
+
+def require_packages(*modules: str) -> None:
+    """Check that the packages of the extra are there.
+
+    Raises:
+        UsageError: one is missing.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise extra_is_missing(module)
 
 
 def extra_is_missing(module: str, extra: str = "sandbox") -> UsageError:

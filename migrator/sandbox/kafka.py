@@ -85,7 +85,8 @@ class Broker:
             self._plan.java,
             *_JVM,
             f"-Djava.io.tmpdir={self._folder}",
-            *([f"-XX:AOTCache={cached}"] if cached else []),
+            # Its warnings about stubs that do not fit this processor would fill the log.
+            *([f"-XX:AOTCache={cached}", "-Xlog:aot*=error"] if cached else []),
             "-cp",
             ":".join(jars),
             *arguments,

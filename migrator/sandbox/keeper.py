@@ -19,13 +19,13 @@ from types import FrameType
 import msgspec
 
 from migrator.errors import MigratorError
-from migrator.sandbox import docker, embedded, state
+from migrator.sandbox import containers, embedded, state
 from migrator.sandbox.plan import Answer, Failed, Plan, Ready
 from migrator.sandbox.server import Host, StoppedError
 from migrator.sandbox.watchdog import Watchdog
 
 _LOOK_S = 1.0
-Servers = embedded.Servers | docker.Containers
+Servers = embedded.Servers | containers.Containers
 
 
 class StopRequest:
@@ -59,7 +59,7 @@ def main() -> int:
     try:
         with Watchdog(run_dir) as watchdog, _standing(plan):
             host = Host(run_dir, watchdog, request.asked)
-            servers = docker.Containers(plan) if plan.images else embedded.Servers(plan, host)
+            servers = containers.Containers(plan) if plan.images else embedded.Servers(plan, host)
             _keep(plan, servers, request)
     except MigratorError as exc:
         _answer(Answer(failed=Failed.of(exc)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from migrator.errors import MigratorError, SettingsError
 from migrator.sandbox import machine
 from migrator.sandbox.plan import Answer, Plan, Ready
 
-_STOP_MARGIN_S = 10.0
+STOP_MARGIN_S = 10.0
 # The keepers of standing sandboxes: to let go of one while it runs would be reported as a leak.
 _standing: list[subprocess.Popen[bytes]] = []
 
@@ -103,7 +102,7 @@ def _close(process: subprocess.Popen[bytes], stop_deadline_s: float) -> None:
     else:
         process.terminate()
     try:
-        process.wait(stop_deadline_s + _STOP_MARGIN_S)
+        process.wait(stop_deadline_s + STOP_MARGIN_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from migrator.errors import UsageError
-from migrator.sandbox import aot, artifacts, docker, java, kafka, launch, machine, postgres
+from migrator.sandbox import aot, artifacts, containers, java, kafka, launch, machine, postgres
 from migrator.sandbox.cache import Say
 from migrator.sandbox.plan import KafkaPlan, Plan, PostgresPlan
 
@@ -24,15 +23,17 @@ def make_plan(major: str, kind: Kind, say: Say, *, with_kafka: bool, standing: s
     """
     if major not in postgres.MAJORS:
         raise UsageError.unknown("PostgreSQL version", major, postgres.MAJORS)
-    if docker.is_chosen(kind):
+    if containers.is_chosen(kind):
+        wanted = containers.images(major, with_kafka=with_kafka)
+        say(f"Starting {' and '.join(wanted.names)} (the first time pulls them) ...")
         return Plan(
             run_dir=str(launch.make_run_dir()),
             postgres_major=major,
-            images=docker.images(major, with_kafka=with_kafka),
+            images=wanted,
             parent_pid=None if standing else os.getpid(),
             standing=standing,
         )
-    _require_packages()
+    artifacts.require_packages("filelock", "jgo")
     machine.platform_name()
     with ThreadPoolExecutor(2) as pool:
         home = pool.submit(postgres.install, major, say)
@@ -51,9 +52,3 @@ def _broker(say: Say) -> KafkaPlan:
     runtime = java.find_java(say)
     plan = KafkaPlan(java=str(runtime.program), jars=str(kafka.install(say)))
     return aot.with_cache(plan, runtime, say)
-
-
-def _require_packages() -> None:
-    for module in ("filelock", "jgo"):
-        if importlib.util.find_spec(module) is None:
-            raise artifacts.extra_is_missing(module)

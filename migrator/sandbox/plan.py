@@ -28,6 +28,10 @@ class ImagesPlan(msgspec.Struct, frozen=True):
     postgres: str
     kafka: str = ""
 
+    @property
+    def names(self) -> list[str]:
+        return [name for name in (self.postgres, self.kafka) if name]
+
 
 class Plan(msgspec.Struct, frozen=True):
     run_dir: str

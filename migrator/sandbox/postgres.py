@@ -14,9 +14,7 @@ from migrator.sandbox import artifacts, cache, machine, server
 
 MAJORS = ("15", "16", "17", "18")
 _ARCHIVE = "embedded-postgres-binaries-"
-_SETTINGS = {
-    "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",
+SETTINGS = {
     "wal_level": "logical",
     "max_connections": "200",
     # The data is thrown away: what a crash of the machine would lose does not count.
@@ -79,7 +77,8 @@ def start(host: server.Host, home: Path, data: Path, port: int) -> server.Server
         PortTakenError: the port is in use.
         MigratorError: it does not start.
     """
-    settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+    settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
+    settings += ["--listen_addresses=127.0.0.1", "--unix_socket_directories="]
     command = [str(home / "bin" / "postgres"), "-D", str(data), "-p", str(port), *settings]
     started = server.launch(host, "postgres", command, data.parent, signal.SIGINT)
     server.await_ready(host, started, lambda: server.listens(port) and _answers(port, data))

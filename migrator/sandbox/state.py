@@ -18,6 +18,8 @@ from migrator.sandbox.plan import Ready
 
 _LOCK = "sandbox.lock"
 _STATE = "sandbox.json"
+# Who only looks whether the lock is held takes it for an instant.
+_TIMEOUT_S = 0.2
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def held(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     try:
-        with FileLock(folder / _LOCK, timeout=0):
+        with FileLock(folder / _LOCK, timeout=_TIMEOUT_S):
             yield
     except Timeout as exc:
         raise Busy(
@@ -51,6 +53,7 @@ def is_held(folder: Path) -> bool:
 def write(folder: Path, ready: Ready) -> None:
     """Write the state file in one step."""
     draft = folder / f"{_STATE}.new"
+    draft.touch(mode=0o600)  # the address of a container has a password
     draft.write_bytes(msgspec.json.encode(ready))
     draft.rename(folder / _STATE)
 
