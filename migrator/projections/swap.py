@@ -163,7 +163,7 @@ def _lock_builds(conn: Connection, moves: list[Move]) -> None:
 
 def _lock(conn: Connection, tables: list[sql.Identifier], mode: str) -> None:
     conn.execute(
-        sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.SQL(", ").join(tables), sql.SQL(mode))  # type: ignore[arg-type]
+        sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.SQL(", ").join(tables), sql.SQL(mode))
     )
 
 
@@ -208,7 +208,7 @@ def statements(conn: Connection, move: Move) -> list[sql.Composed]:
     moved = [_set_schema(incoming.table, incoming.target_schema)]
     if move.outgoing:
         moved.insert(0, _set_schema(incoming.target, move.outgoing.schema))
-    return [sql.Composed([sql.SQL(text)]) for text in granted] + moved  # type: ignore[arg-type]
+    return [sql.Composed([sql.SQL(text)]) for text in granted] + moved
 
 
 def _set_schema(table: sql.Identifier, schema: str) -> sql.Composed:

@@ -1,0 +1,338 @@
+"""Rebuild projections: preflight, replay, load, verify, cut over.
+
+Every step is saved in migrator.build, so the same command after a kill goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+from migrator.errors import MigratorError, Refused
+from migrator.executors import local
+from migrator.kafka import topics
+from migrator.kafka.log import Slice
+from migrator.kafka.topics import TopicRange
+from migrator.postgres import ledger
+from migrator.postgres.connect import Connection, connect
+from migrator.postgres.locks import deployer_lock
+from migrator.projections import build as builds
+from migrator.projections import checks, registry, shadow, swap
+from migrator.projections.build import Build
+from migrator.projections.checks import Result
+from migrator.projections.registry import Registered
+from migrator.projections.replay import Progress, Target, Task, replay
+
+if TYPE_CHECKING:
+    from migrator.settings import Settings
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line may ask for beside the names."""
+
+    cut_over: bool = True
+    restart: bool = False
+    allow_empty: bool = False
+    allow_truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step has begun; `detail` is for a person."""
+
+    step: str
+    detail: str
+
+
+Listener = Callable[[Step | Progress], None]
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """One rebuilt projection."""
+
+    projection: str
+    build: int
+    rows: int
+    events: int
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a rebuild did; `swapped` is None where it stopped at verified."""
+
+    run: UUID
+    projections: tuple[Rebuilt, ...]
+    swapped: swap.Swapped | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Work:
+    """One projection on its way through the steps."""
+
+    registered: Registered
+    topic: TopicRange
+    build: Build
+
+
+def rebuild(
+    settings: Settings,
+    names: Sequence[str],
+    options: Options = Options(),
+    *,
+    listener: Listener = lambda _said: None,
+) -> Report:
+    """Build the named projections anew from their topics and make them live.
+
+    Live tables are not touched before the cut-over, which moves all of them in one transaction.
+    Killed anywhere, the same call goes on from what is committed.
+
+    Raises:
+        UsageError: an unknown projection, topic, or a wrong definition.
+        Refused: a safety rule or a check forbids it; the message names the flag, if there is one.
+        Busy: another rebuild of the same projection is running, or the swap found no quiet moment.
+    """
+    chosen = registry.choose(registry.load(settings.projections_dir), tuple(names))
+    clock = _Clock(listener)
+    with clock.step("preflight", "looking at the topics"):
+        ranges = preflight(settings, chosen, options)
+    with _locks(settings, chosen), connect(settings, "rebuild", statement_timeout_ms=0) as conn:
+        conn.autocommit = True
+        with clock.step("prepare", "making the shadow tables"):
+            work = [
+                _prepare(conn, settings, r, ranges[r.definition.topic], options) for r in chosen
+            ]
+        for topic in ranges.values():
+            _replay(conn, settings, [w for w in work if w.topic is topic], clock)
+        for each in work:
+            _load(conn, each, clock)
+        verified = [_verify(conn, each, clock) for each in work]
+        run, swapped = uuid4(), None
+        if options.cut_over:
+            with clock.step("cut-over", "making the new tables live"):
+                moves = [swap.move_for(conn, _now(conn, each).build) for each in work]
+                swapped = swap.swap(conn, settings, moves, run=run)
+        return Report(run, tuple(verified), swapped, clock.seconds)
+
+
+def preflight(
+    settings: Settings, chosen: Sequence[Registered], options: Options
+) -> dict[str, TopicRange]:
+    """Look at every topic before anything is written; read-only.
+
+    Raises:
+        UsageError: a topic does not exist.
+        Refused: a topic is empty, or its beginning has been deleted, and no flag allows it.
+    """
+    kafka = settings.kafka_config
+    ranges = {r.definition.topic: r.definition.topic for r in chosen}
+    described = {name: topics.describe(kafka, name) for name in ranges}
+    for topic in described.values():
+        gone = [p for p in topic.partitions if p.low > 0]
+        if gone and not options.allow_truncated:
+            raise Refused(
+                f"the beginning of topic {topic.name} has been deleted: "
+                + ", ".join(f"partition {p.partition} starts at {p.low}" for p in gone),
+                expected="the whole history, from offset 0",
+                next_step="--allow-truncated, if the projection does not need what is gone",
+                topic=topic.name,
+            )
+        if topic.events == 0 and not options.allow_empty:
+            raise Refused(
+                f"topic {topic.name} is empty",
+                expected="events; a rebuild now would make an empty table live",
+                next_step="--allow-empty, if that is meant",
+                topic=topic.name,
+            )
+    return described
+
+
+@contextmanager
+def _locks(settings: Settings, chosen: Sequence[Registered]) -> Iterator[None]:
+    """One rebuild of a projection at a time; in one order, so that two commands cannot deadlock."""
+    with ExitStack() as stack:
+        for name in sorted(r.name for r in chosen):
+            stack.enter_context(deployer_lock(settings, f"rebuild {name}", deadline_s=0))
+        yield
+
+
+def _prepare(
+    conn: Connection,
+    settings: Settings,
+    registered: Registered,
+    topic: TopicRange,
+    options: Options,
+) -> _Work:
+    """Find the unfinished build of this very definition, or begin one; clear others away."""
+    found = builds.find(conn, registered.name, (*builds.UNFINISHED, "failed"))
+    resumable = None
+    for build in found:
+        ours = build.definition_hash == registered.hash and build.state in builds.UNFINISHED
+        if ours and resumable is None and not options.restart:
+            resumable = build
+        else:
+            builds.drop(conn, build, "aborted")
+    build = resumable or builds.create(conn, registered, settings.projections.schema_, topic)
+    swap.refuse_attachments(conn, swap.move_for(conn, build))
+    return _Work(registered, topic, build)
+
+
+def _now(conn: Connection, work: _Work) -> _Work:
+    """The same work with its build as the database has it."""
+    (build,) = [
+        b
+        for b in builds.find(conn, work.registered.name, builds.UNFINISHED)
+        if b.build == work.build.build
+    ]
+    work.build = build
+    return work
+
+
+def _replay(conn: Connection, settings: Settings, work: list[_Work], clock: _Clock) -> None:
+    """One pass over a topic for all builds that still need it."""
+    pending = [w for w in work if w.build.state in ("created", "replaying")]
+    if not pending:
+        return
+    topic = pending[0].topic
+    names = ", ".join(w.registered.name for w in pending)
+    with clock.step("replay", f"folding topic {topic.name} into {names}"):
+        for each in pending:
+            builds.start_replay(conn, each.build, topic)
+        tasks = _tasks(settings, conn, pending)
+        if tasks:
+            local.run(replay, tasks, clock.listener)
+        left = {w.registered.name: builds.slices_left(conn, w.build) for w in pending}
+        if any(left.values()):
+            raise MigratorError(
+                f"the replay ended before its end offsets: {left}",
+                next_step="run the same command again: it goes on from what is committed",
+            )
+    for each in pending:
+        _now(conn, each)
+
+
+def _tasks(settings: Settings, conn: Connection, work: list[_Work]) -> list[Task]:
+    """Deal whole partitions out to workers, the largest first."""
+    targets: dict[Slice, list[Target]] = {}
+    for each in work:
+        target = Target(
+            each.build.build, each.build.schema, each.registered.name, each.registered.hash
+        )
+        for part in builds.slices_left(conn, each.build):
+            targets.setdefault(part, []).append(target)
+    hands: list[list[Slice]] = [[] for _ in range(settings.projections.workers)]
+    for part in sorted(targets, key=lambda s: s.end - s.start, reverse=True):
+        min(hands, key=lambda hand: sum(s.end - s.start for s in hand)).append(part)
+    return [
+        Task(
+            settings=settings,
+            directory=settings.projections_dir,
+            topic=work[0].topic.name,
+            slices=tuple(hand),
+            targets={s.partition: tuple(targets[s]) for s in hand},
+        )
+        for hand in hands
+        if hand
+    ]
+
+
+def _load(conn: Connection, work: _Work, clock: _Clock) -> None:
+    if work.build.state == "replaying":
+        with clock.step("load", f"indexing and analysing {work.registered.name}"):
+            try:
+                builds.load(conn, work.build, work.registered)
+            except Refused as exc:
+                builds.fail(conn, work.build, exc.found)
+                raise
+        _now(conn, work)
+
+
+def _verify(conn: Connection, work: _Work, clock: _Clock) -> Rebuilt:
+    results: list[Result] = []
+    if work.build.state == "loaded":
+        with clock.step("verify", f"checking {work.registered.name}"):
+            results = checks.verify(conn, work.build, work.registered.definition)
+        _now(conn, work)
+    events = sum(p.events for p in builds.positions(conn, work.build.build))
+    return Rebuilt(
+        work.registered.name, work.build.build, work.build.rows or 0, events, tuple(results)
+    )
+
+
+class _Clock:
+    """Tells the listener of each step and keeps how long it took."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str, detail: str) -> Iterator[None]:
+        self.listener(Step(name, detail))
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - began
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 3)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a rebuild would do to one projection."""
+
+    projection: str
+    topic: str
+    events: int
+    resumes: int | None
+    replaces: int | None
+    statements: tuple[str, ...]
+
+
+def plan(settings: Settings, names: Sequence[str], options: Options) -> list[Planned]:
+    """Say what `rebuild` would do, with its SQL; changes nothing, creates nothing."""
+    chosen = registry.choose(registry.load(settings.projections_dir), tuple(names))
+    ranges = preflight(settings, chosen, options)
+    with connect(settings, "plan") as conn:
+        conn.read_only = True
+        known = ledger.exists(conn)
+        return [_planned(conn, settings, r, ranges, known=known) for r in chosen]
+
+
+def _planned(
+    conn: Connection,
+    settings: Settings,
+    registered: Registered,
+    ranges: dict[str, TopicRange],
+    *,
+    known: bool,
+) -> Planned:
+    definition, resumes, replaces = registered.definition, None, None
+    if known:
+        unfinished = builds.find(conn, registered.name, builds.UNFINISHED)
+        resumes = next((b.build for b in unfinished if b.definition_hash == registered.hash), None)
+        replaces = next((b.build for b in builds.find(conn, registered.name, ["live"])), None)
+    schema = f"migrator_build_{resumes or 'N'}"
+    table, target = definition.table.name, definition.schema or settings.projections.schema_
+    swapped = [f'ALTER TABLE "{target}"."{table}" SET SCHEMA migrator_build_{replaces}']
+    return Planned(
+        registered.name,
+        definition.topic,
+        ranges[definition.topic].events,
+        resumes,
+        replaces,
+        (
+            *shadow.create_statements(definition.table, schema),
+            *shadow.load_statements(definition.table, schema),
+            f"ANALYZE {schema}.{table}",
+            *(swapped if replaces else []),
+            f'ALTER TABLE {schema}."{table}" SET SCHEMA "{target}"',
+        ),
+    )
