@@ -1,6 +1,6 @@
 -- The statements that give %(to)s (oid) what ALTER DEFAULT PRIVILEGES promises to tables that are
 -- created in schema %(schema)s: ours was created in another schema and moved there.
-SELECT format('GRANT %%s ON TABLE %%I.%%I TO %%s%%s', privilege_type, nspname, relname,
+SELECT format('GRANT %%s ON TABLE %%I.%%I TO %%s%%s', privilege_type, n.nspname, c.relname,
               CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END,
               CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) AS statement
   FROM pg_class c

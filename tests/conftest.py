@@ -1,0 +1,159 @@
+"""Real servers, one of each per session; a database and a topic prefix per test."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+from psycopg import sql
+
+from migrator.sandbox import start_sandbox
+from migrator.settings import Settings, load
+
+SERVERS = "MIGRATOR_TEST_SERVERS"
+KIND = os.environ.get("MIGRATOR_TEST_SANDBOX", "embedded")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Under xdist the controller starts the servers, and its workers inherit where they are."""
+    workers = getattr(config.option, "numprocesses", None)
+    if workers and not hasattr(config, "workerinput") and not _unit_only(config):
+        sandbox = start_sandbox(kind=KIND)
+        config.add_cleanup(sandbox.close)
+        os.environ[SERVERS] = json.dumps([sandbox.database_url, sandbox.bootstrap_servers])
+
+
+def _unit_only(config: pytest.Config) -> bool:
+    return bool(config.args) and all("unit" in Path(arg).parts for arg in config.args)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("MIGRATOR_", "PG", "DATABASE_URL", "GITHUB_")) and name not in (
+            SERVERS,
+            "MIGRATOR_CACHE_DIR",
+        ):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[tuple[str, str]]:
+    """The URL of a PostgreSQL and the address of a Kafka broker."""
+    if SERVERS in os.environ:
+        database_url, brokers = json.loads(os.environ[SERVERS])
+        yield database_url, brokers
+        return
+    with start_sandbox(kind=KIND) as sandbox:
+        yield sandbox.database_url, sandbox.bootstrap_servers
+
+
+@pytest.fixture
+def database_url(servers: tuple[str, str]) -> Iterator[str]:
+    """A fresh, empty database."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(servers[0], autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield servers[0].rpartition("/")[0] + f"/{name}"
+        conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A session of the test's own, in autocommit."""
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+def brokers(servers: tuple[str, str]) -> str:
+    return servers[1]
+
+
+@pytest.fixture
+def make_settings(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Settings]:
+    """`make_settings(root)`: the settings of a project in `root`, on this test's database."""
+
+    def made(root: Path, **overrides: Any) -> Settings:
+        monkeypatch.chdir(root)
+        monkeypatch.setenv("MIGRATOR_DATABASE_URL", request.getfixturevalue("database_url"))
+        monkeypatch.setenv(
+            "MIGRATOR_KAFKA_BOOTSTRAP_SERVERS", request.getfixturevalue("brokers")
+        )
+        return load(overrides=overrides)
+
+    return made
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`cli("up", "--dry-run")` in this process, with stdout and stderr apart."""
+    from migrator.cli import root
+
+    def run(*args: str, stdin: str = "") -> Result:
+        result = CliRunner().invoke(root, [*args], input=stdin, prog_name="migrator")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture
+def topic(brokers: str) -> Iterator[Callable[..., str]]:
+    """`topic("orders", partitions=4)` makes a topic of this test's own and returns its name."""
+    admin, made = AdminClient({"bootstrap.servers": brokers}), []
+    prefix = f"t{uuid.uuid4().hex[:12]}"
+
+    def make(name: str = "events", *, partitions: int = 4, **config: str) -> str:
+        full = f"{prefix}.{name}"
+        new = NewTopic(full, partitions, 1, config={"retention.ms": "-1", **config})
+        admin.create_topics([new])[full].result(30)
+        made.append(full)
+        return full
+
+    yield make
+    if made:
+        for deleted in admin.delete_topics(made).values():
+            deleted.result(30)
+
+
+@pytest.fixture
+def produce(brokers: str) -> Callable[..., None]:
+    """`produce(topic, [(key, value), ...])`: value a dict, bytes, or None for a tombstone."""
+
+    def send(
+        topic: str,
+        records: list[tuple[str | bytes | None, Any]],
+        *,
+        partition: int = -1,
+        transactional: bool = False,
+        abort: bool = False,
+    ) -> None:
+        config: dict[str, Any] = {"bootstrap.servers": brokers, "partitioner": "murmur2_random"}
+        if transactional:
+            config["transactional.id"] = uuid.uuid4().hex
+        producer = Producer(config)
+        if transactional:
+            producer.init_transactions(30)
+            producer.begin_transaction()
+        for key, value in records:
+            payload = json.dumps(value).encode() if isinstance(value, dict) else value
+            producer.produce(topic, payload, key, partition=partition)
+            producer.poll(0)
+        assert producer.flush(60) == 0
+        if transactional:
+            (producer.abort_transaction if abort else producer.commit_transaction)(30)
+
+    return send
