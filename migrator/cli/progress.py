@@ -1,0 +1,128 @@
+"""Show a rebuild as it goes: bars with rate and time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from migrator.cli.context import App
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from migrator.projections.rebuild import Listener, Step
+    from migrator.projections.replay import Progress
+
+PLAIN_EVERY_S = 5.0
+
+
+@contextmanager
+def replay_progress(app: App) -> Iterator[Listener]:
+    """Give the listener that a rebuild reports to."""
+    if app.console.is_terminal:
+        with _bars(app) as bars:
+            yield _Terminal(bars).heard
+    else:
+        yield _Plain(app).heard
+
+
+@dataclass
+class _Totals:
+    """How far the replay is, over all partitions."""
+
+    began: float = field(default_factory=time.monotonic)
+    first: dict[tuple[str, int], int] = field(default_factory=dict)
+    now: dict[tuple[str, int], Progress] = field(default_factory=dict)
+
+    def add(self, progress: Progress) -> None:
+        place = progress.topic, progress.partition
+        self.first.setdefault(place, progress.next_offset - progress.events)
+        self.now[place] = progress
+
+    @property
+    def read(self) -> int:
+        return sum(p.next_offset - self.first[place] for place, p in self.now.items())
+
+    @property
+    def total(self) -> int:
+        return sum(p.end_offset - self.first[place] for place, p in self.now.items())
+
+    @property
+    def rate(self) -> float:
+        return self.read / max(time.monotonic() - self.began, 1e-9)
+
+    @property
+    def seconds_left(self) -> float:
+        return (self.total - self.read) / max(self.rate, 1e-9)
+
+
+class _Plain:
+    """A line a step, and one every few seconds while replaying."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._totals = _Totals()
+        self._next_line = time.monotonic() + PLAIN_EVERY_S
+
+    def heard(self, said: Step | Progress) -> None:
+        from migrator.projections.rebuild import Step
+
+        if isinstance(said, Step):
+            self._app.say(f"{said.step}: {said.detail}")
+            self._totals = _Totals()
+            return
+        self._totals.add(said)
+        if time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + PLAIN_EVERY_S
+            totals = self._totals
+            self._app.say(
+                f"replay: {totals.read:,} of {totals.total:,} events, "
+                f"{totals.rate:,.0f} events/s, {totals.seconds_left:.0f} s left"
+            )
+
+
+class _Terminal:
+    """One bar a partition, as they appear."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._tasks: dict[tuple[str, int], TaskID] = {}
+
+    def heard(self, said: Step | Progress) -> None:
+        from migrator.projections.rebuild import Step
+
+        if isinstance(said, Step):
+            self._bars.console.print(f"{said.step}: {said.detail}")
+            return
+        place = said.topic, said.partition
+        start = said.next_offset - said.events
+        if place not in self._tasks:
+            self._tasks[place] = self._bars.add_task(f"{said.topic} {said.partition}", total=None)
+        self._bars.update(
+            self._tasks[place],
+            total=max(said.end_offset - start, 1),
+            completed=max(said.next_offset - start, 1 if said.committed else 0),
+        )
+
+
+def _bars(app: App) -> Bars:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.speed:,.0f}/s", justify="right"),
+        TimeRemainingColumn(),
+        console=app.console,
+    )
