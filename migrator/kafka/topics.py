@@ -43,10 +43,7 @@ def describe(kafka: Mapping[str, str], name: str, *, timeout_s: float = TIMEOUT_
         UsageError: there is no such topic; the nearest names are in the message.
     """
     admin = AdminClient(quiet(kafka))
-    try:
-        names = set(admin.list_topics(timeout=timeout_s).topics)
-    except KafkaException as exc:
-        raise cannot_connect(kafka, exc) from exc
+    names = _names(admin, kafka, timeout_s)
     if name not in names:
         raise UsageError.unknown("topic", name, [n for n in names if not n.startswith("__")])
     try:
@@ -64,6 +61,23 @@ def describe(kafka: Mapping[str, str], name: str, *, timeout_s: float = TIMEOUT_
     return TopicRange(
         name, str(described.topic_id), tuple(sorted(ranges, key=lambda r: r.partition))
     )
+
+
+def count(kafka: Mapping[str, str], *, timeout_s: float = TIMEOUT_S) -> int:
+    """How many topics the cluster has, Kafka's own apart.
+
+    Raises:
+        CannotConnect: no broker answers within `timeout_s`.
+    """
+    names = _names(AdminClient(quiet(kafka)), kafka, timeout_s)
+    return sum(not name.startswith("__") for name in names)
+
+
+def _names(admin: AdminClient, kafka: Mapping[str, str], timeout_s: float) -> set[str]:
+    try:
+        return set(admin.list_topics(timeout=timeout_s).topics)
+    except KafkaException as exc:
+        raise cannot_connect(kafka, exc) from exc
 
 
 def _range(reader: Consumer, topic: str, partition: int, timeout_s: float) -> PartitionRange:

@@ -1,0 +1,101 @@
+"""`migrator rollback`: undo the last cut-over or the last revision."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from migrator.cli.context import App, pass_app
+
+if TYPE_CHECKING:
+    from migrator.deploy.rollback import Plan, RolledBack
+    from migrator.postgres.ledger import Entry
+
+
+@click.command("rollback")
+@click.option(
+    "--projection",
+    "projections",
+    multiple=True,
+    metavar="NAME",
+    help="Swap this projection back to the build that was live before; may be repeated.",
+)
+@click.option("--to", metavar="REV", help="Undo revisions, newest first, until REV is the newest.")
+@click.option("--reason", metavar="TEXT", help="Why; it is kept in the ledger.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Print what would be undone, with its SQL, and stop.")
+@pass_app
+def command(
+    app: App,
+    projections: tuple[str, ...],
+    to: str | None,
+    reason: str | None,
+    yes: bool,
+    dry_run: bool,
+) -> None:
+    """Undo the last thing that was done: a cut-over, or a revision.
+
+    A cut-over is undone by making the build live again that it had archived, in milliseconds; all
+    projections that were cut over together go back together.  A revision is undone by its rollback
+    script, as the database has kept it: no checkout of that release is needed.
+
+    It shows what it will do and asks first.
+    """
+    from migrator.deploy import rollback
+
+    planned = rollback.plan(app.settings, projections=projections, to=to)
+    if dry_run:
+        text = "\n".join([*_lines(planned), "", *planned.statements, "", "Nothing was changed."])
+        app.emit({"plan": asdict(planned)}, text)
+        return
+    for line in _lines(planned):
+        app.say(line)
+    reason = _reason(app, reason)
+    app.confirm("Undo this?", yes=yes)
+    done = rollback.rollback(
+        app.settings, planned, reason=reason, undone=lambda e: app.say(f"undone: {_named(e)}")
+    )
+    app.emit({**asdict(planned), "run": str(done.run), "reason": reason}, _done(done))
+
+
+def _reason(app: App, reason: str | None) -> str:
+    import sys
+
+    from migrator.errors import UsageError
+
+    if reason:
+        return reason
+    if sys.stdin.isatty():
+        answer: str = click.prompt("Why? (kept in the ledger)", err=app.json)
+        return answer
+    raise UsageError("a rollback needs a reason", expected='--reason "why", kept in the ledger')
+
+
+def _lines(planned: Plan) -> list[str]:
+    lines = ["This will be undone:"]
+    for entry in planned.entries:
+        lines.append(f"  {_named(entry)}, {entry.applied_at:%Y-%m-%d %H:%M} UTC, by {entry.client}")
+        behind = planned.behind.get(entry.subject, 0)
+        if behind:
+            lines.append(
+                f"    build {entry.replaced_build} lacks the {behind:,} newest events; readers will "
+                "not see them until the projection is rebuilt"
+            )
+    return lines
+
+
+def _named(entry: Entry) -> str:
+    if entry.act == "cut-over":
+        return f"the cut-over of {entry.subject} from build {entry.replaced_build} to {entry.build}"
+    return f"revision {entry.subject}, {entry.message or 'without a message'}"
+
+
+def _done(done: RolledBack) -> str:
+    if done.swapped is None:
+        return f"{len(done.undone)} of {len(done.undone)} revisions are undone."
+    live = ", ".join(
+        f"{m.incoming.projection} build {m.incoming.build}" for m in done.swapped.moves
+    )
+    return f"Live again: {live}; the tables were locked for {done.swapped.held_ms:.0f} ms."

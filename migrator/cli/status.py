@@ -1,0 +1,116 @@
+"""`migrator status`: how things stand, and whether there is work to do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from migrator.cli.context import App, pass_app
+
+if TYPE_CHECKING:
+    from migrator.deploy.status import BuildStatus, ProjectionStatus, Status
+
+PENDING = 6
+
+
+@click.command("status")
+@click.option("--exit-code", is_flag=True, help="Exit with 6 if anything is pending.")
+@pass_app
+def command(app: App, exit_code: bool) -> None:
+    """Show revisions, builds, positions and lag.
+
+    It changes nothing and waits for no lock, so it is safe at any time, from any checkout.
+    """
+    from migrator.deploy.status import status
+
+    found = status(app.settings)
+    app.emit(_document(found), _text(found))
+    if exit_code and found.is_pending:
+        raise SystemExit(PENDING)
+
+
+def _document(found: Status) -> dict[str, Any]:
+    return {
+        "database": found.database,
+        "pending": found.is_pending,
+        "revisions": asdict(found.revisions) if found.revisions else None,
+        "projections": [
+            {
+                "projection": p.name,
+                "pending": p.pending,
+                "live": _build(p.live) if p.live else None,
+                "others": [_build(b) for b in p.others],
+            }
+            for p in found.projections
+        ],
+        "last": asdict(found.last) if found.last else None,
+        "notes": list(found.notes),
+    }
+
+
+def _build(each: BuildStatus) -> dict[str, Any]:
+    return {
+        **asdict(each.build),
+        "schema": each.build.schema,
+        "lag_events": each.lag_events,
+        "positions": [{**asdict(p), "lag_events": p.lag} for p in each.positions],
+    }
+
+
+def _text(found: Status) -> str:
+    lines = [f"database: {found.database}", *_revisions(found)]
+    for each in found.projections:
+        lines += _projection(each)
+    if found.last:
+        last = found.last
+        lines.append(
+            f"last: {last.act} {last.subject}, {last.applied_at:%Y-%m-%d %H:%M} UTC, {last.client}"
+        )
+    lines += [f"note: {note}" for note in found.notes]
+    lines.append("There is work to do." if found.is_pending else "Nothing is pending.")
+    return "\n".join(lines)
+
+
+def _revisions(found: Status) -> list[str]:
+    revisions = found.revisions
+    if revisions is None:
+        return []
+    lines = [f"revision: {revisions.version or 'none'}, {revisions.applied} applied"]
+    if revisions.pending:
+        lines.append(f"  pending: {', '.join(revisions.pending)}  (migrator up)")
+    if revisions.unknown:
+        lines.append(
+            f"  unknown: {', '.join(revisions.unknown)}  (applied by a newer release; its files "
+            "are not in this checkout)"
+        )
+    return lines
+
+
+def _projection(each: ProjectionStatus) -> list[str]:
+    live = each.live
+    if live is None:
+        lines = [f"projection {each.name}: not live"]
+    else:
+        lag = "lag unknown" if live.lag_events is None else f"{live.lag_events:,} events behind"
+        lines = [
+            f"projection {each.name}: build {live.build.build}, {live.build.rows or 0:,} rows, {lag}"
+        ]
+    if each.pending:
+        lines.append(
+            f"  pending: {each.pending}  (migrator rebuild-projections --projection {each.name})"
+        )
+    for other in each.others:
+        lines.append(f"  build {other.build.build}: {_state(other)}")
+    return lines
+
+
+def _state(each: BuildStatus) -> str:
+    build = each.build
+    if build.state == "archived":
+        return "archived, kept for migrator rollback"
+    if build.state == "failed":
+        return f"failed: {build.error}"
+    left = sum(p.lag for p in each.positions)
+    return f"{build.state}, {left:,} events to read; the same rebuild command goes on with it"

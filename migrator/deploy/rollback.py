@@ -1,0 +1,197 @@
+"""Go back: swap archived builds back, or run the rollback scripts that the database keeps.
+
+Everything comes from the database itself, so a checkout of any age can do it. What is undone becomes
+a new entry of the ledger that names the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+from psycopg import sql
+
+from migrator.errors import Refused, UsageError
+from migrator.postgres import ledger
+from migrator.postgres.connect import Connection, connect
+from migrator.postgres.ledger import Entry
+from migrator.postgres.locks import deployer_lock
+from migrator.projections import build as builds
+from migrator.projections import swap
+from migrator.projections.build import Build
+from migrator.projections.swap import Move, Swapped
+
+if TYPE_CHECKING:
+    from migrator.settings import Settings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a rollback would undo, newest first: either cut-overs, all at one instant, or revisions.
+
+    `behind` says for each projection how many events its archived build lacks that the live one has.
+    """
+
+    entries: tuple[Entry, ...]
+    statements: tuple[str, ...]
+    behind: dict[str, int]
+
+    @property
+    def is_of_projections(self) -> bool:
+        return self.entries[0].act == "cut-over"
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """What a rollback did."""
+
+    run: UUID
+    undone: tuple[Entry, ...]
+    swapped: Swapped | None
+
+
+def plan(settings: Settings, *, projections: Sequence[str] = (), to: str | None = None) -> Plan:
+    """Choose what to undo; read-only. By default it is the last act that still stands.
+
+    Raises:
+        UsageError: a projection or revision that the ledger does not know.
+        Refused: there is nothing to undo, or it cannot be undone; the message says why.
+    """
+    with connect(settings, "rollback plan") as conn:
+        conn.read_only = True
+        entries = ledger.entries(conn)
+        undone = {entry.undoes for entry in entries}
+        standing = [
+            e for e in reversed(entries) if e.act in ("up", "cut-over") and e.entry not in undone
+        ]
+        chosen = _chosen(standing, projections, to)
+        if chosen[0].act == "cut-over":
+            moves = [_move(conn, entry) for entry in chosen]
+            statements = [s.as_string(conn) for m in moves for s in swap.statements(conn, m)]
+            behind = {m.incoming.projection: _behind(conn, m) for m in moves}
+            return Plan(tuple(chosen), tuple(statements), behind)
+    from migrator.migrations import undo
+
+    return Plan(tuple(chosen), tuple(undo.shown(settings, entry) for entry in chosen), {})
+
+
+def _chosen(standing: list[Entry], projections: Sequence[str], to: str | None) -> list[Entry]:
+    if projections and to is not None:
+        raise UsageError("--projection and --to are both given", expected="one of them")
+    if projections:
+        return [_last_cut_over(standing, name) for name in dict.fromkeys(projections)]
+    if to is not None:
+        return _revisions_above(standing, to)
+    if not standing:
+        raise Refused(
+            "there is nothing to roll back",
+            expected="a revision or a cut-over in the ledger that still stands",
+            next_step="migrator history shows what was done",
+        )
+    last = standing[0]
+    return [e for e in standing if e.run == last.run] if last.act == "cut-over" else [last]
+
+
+def _last_cut_over(standing: list[Entry], name: str) -> Entry:
+    cut_overs = [e for e in standing if e.act == "cut-over"]
+    for entry in cut_overs:
+        if entry.subject == name:
+            return entry
+    raise UsageError.unknown(
+        "projection", name, {e.subject for e in cut_overs}, next_step="migrator history"
+    )
+
+
+def _revisions_above(standing: list[Entry], to: str) -> list[Entry]:
+    revisions = [e for e in standing if e.act == "up"]
+    above: list[Entry] = []
+    for entry in revisions:
+        if entry.subject == to:
+            break
+        above.append(entry)
+        if entry.revises == to:
+            break
+    else:
+        known = {e.subject for e in revisions} | {e.revises for e in revisions if e.revises}
+        raise UsageError.unknown("revision", to, known, next_step="migrator history")
+    if not above:
+        raise Refused(f"{to} is the newest revision already", expected="an older one after --to")
+    return above
+
+
+def _move(conn: Connection, entry: Entry) -> Move:
+    """The way back from a cut-over: the build it archived, in place of the one it made live."""
+    if entry.replaced_build is None:
+        raise Refused(
+            f"the cut-over of {entry.subject} to build {entry.build} was its first",
+            expected="an archived build to go back to",
+            next_step="correct the projection and rebuild it: migrator rebuild-projections "
+            f"--projection {entry.subject}",
+        )
+    archived = _held(conn, entry.subject, "archived", entry.replaced_build)
+    live = _held(conn, entry.subject, "live", entry.build)
+    return Move(archived, live, undoes=entry.entry)
+
+
+def _held(conn: Connection, projection: str, state: builds.State, build: int | None) -> Build:
+    for found in builds.find(conn, projection, [state]):
+        if found.build == build:
+            return found
+    raise Refused(
+        f"build {build} of {projection} is not {state} any more",
+        expected=f"an {state} build" if state == "archived" else "the live build",
+        next_step="migrator status shows every build",
+    )
+
+
+def _behind(conn: Connection, move: Move) -> int:
+    """How many events lie between the positions of the two builds."""
+    assert move.outgoing is not None
+    archived = {(p.topic, p.partition): p for p in builds.positions(conn, move.incoming.build)}
+    behind = 0
+    for live in builds.positions(conn, move.outgoing.build):
+        held = archived.get((live.topic, live.partition))
+        behind += max(live.next_offset - (held.next_offset if held else 0), 0)
+    return behind
+
+
+def rollback(
+    settings: Settings,
+    planned: Plan,
+    *,
+    reason: str,
+    undone: Callable[[Entry], None] = lambda _entry: None,
+) -> RolledBack:
+    """Carry the plan out and record it with its reason; `undone` hears each entry as it is undone.
+
+    Projections swap back at one instant, or not at all. Revisions are undone one by one, newest
+    first, each in its own transaction; after a failure the same command goes on with what is left.
+
+    Raises:
+        Refused: what stands has changed since the plan was made, or a script cannot be run.
+        Busy: the deployer lock or the tables were not to be had before the deadline.
+    """
+    if not reason.strip():
+        raise UsageError("a rollback needs a reason", expected='--reason "why"')
+    run = uuid4()
+    with deployer_lock(settings, "deploy") as fence:
+        if planned.is_of_projections:
+            swapped = _swap_back(settings, planned, run, reason)
+            for entry in planned.entries:
+                undone(entry)
+            return RolledBack(run, planned.entries, swapped)
+        from migrator.migrations import undo
+
+        for entry in planned.entries:
+            undo.undo_revision(settings, entry, reason=reason, run=run, fence=fence)
+            undone(entry)
+    return RolledBack(run, planned.entries, None)
+
+
+def _swap_back(settings: Settings, planned: Plan, run: UUID, reason: str) -> Swapped:
+    with connect(settings, "rollback") as conn:
+        conn.autocommit = True
+        moves = [_move(conn, entry) for entry in planned.entries]
+        return swap.swap(conn, settings, moves, run=run, reason=reason)
