@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -18,6 +19,7 @@ from psycopg import sql
 
 from migrator.sandbox import start_sandbox
 from migrator.settings import Settings, load
+from tests import projects
 
 SERVERS = "MIGRATOR_TEST_SERVERS"
 KIND = os.environ.get("MIGRATOR_TEST_SANDBOX", "embedded")
@@ -28,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     workers = getattr(config.option, "numprocesses", None)
     if workers and not hasattr(config, "workerinput") and not _unit_only(config):
         sandbox = start_sandbox(kind=KIND)
-        config.add_cleanup(sandbox.close)
+        config.add_cleanup(sandbox.stop)
         os.environ[SERVERS] = json.dumps([sandbox.database_url, sandbox.bootstrap_servers])
 
 
@@ -88,9 +90,7 @@ def make_settings(
     def made(root: Path, **overrides: Any) -> Settings:
         monkeypatch.chdir(root)
         monkeypatch.setenv("MIGRATOR_DATABASE_URL", request.getfixturevalue("database_url"))
-        monkeypatch.setenv(
-            "MIGRATOR_KAFKA_BOOTSTRAP_SERVERS", request.getfixturevalue("brokers")
-        )
+        monkeypatch.setenv("MIGRATOR_KAFKA_BOOTSTRAP_SERVERS", request.getfixturevalue("brokers"))
         return load(overrides=overrides)
 
     return made
@@ -130,6 +130,16 @@ def topic(brokers: str) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture
+def project(
+    tmp_path: Path, make_settings: Callable[..., Settings], topic: Callable[..., str]
+) -> SimpleNamespace:
+    """A project with an `orders` projection over a topic of its own: settings, topic, root."""
+    name = topic("orders")
+    projects.write(tmp_path, projects.ORDERS.format(topic=name))
+    return SimpleNamespace(settings=make_settings(tmp_path), topic=name, root=tmp_path)
+
+
+@pytest.fixture
 def produce(brokers: str) -> Callable[..., None]:
     """`produce(topic, [(key, value), ...])`: value a dict, bytes, or None for a tombstone."""
 
@@ -141,7 +151,11 @@ def produce(brokers: str) -> Callable[..., None]:
         transactional: bool = False,
         abort: bool = False,
     ) -> None:
-        config: dict[str, Any] = {"bootstrap.servers": brokers, "partitioner": "murmur2_random"}
+        config: dict[str, Any] = {
+            "bootstrap.servers": brokers,
+            "partitioner": "murmur2_random",
+            "log_level": 0,
+        }
         if transactional:
             config["transactional.id"] = uuid.uuid4().hex
         producer = Producer(config)

@@ -41,6 +41,8 @@ def connect(
         "lock_timeout": f"{settings.database.lock_timeout_ms}ms",
         "statement_timeout": f"{statement_timeout_ms}ms",
         "idle_in_transaction_session_timeout": "0",
+        # A killed client's statement, a long CREATE INDEX say, ends with it and frees its locks.
+        "client_connection_check_interval": "1s",
     }
     try:
         return psycopg.connect(

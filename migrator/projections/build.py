@@ -17,7 +17,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from migrator.errors import MigratorError, Refused
+from migrator.errors import Busy, MigratorError, Refused
 from migrator.kafka.log import Slice
 from migrator.kafka.topics import TopicRange
 from migrator.postgres import ledger
@@ -108,10 +108,20 @@ def lock(conn: Connection, build: int, *expected: State) -> Build:
 
     Raises:
         Refused: the build is in another state, since another run has moved it.
+        Busy: another session holds it.
     """
     query = f"SELECT {_COLUMNS} FROM migrator.build WHERE build = %s FOR UPDATE"  # noqa: S608
     with conn.cursor(row_factory=class_row(Build)) as cursor:
-        found = cursor.execute(query.encode(), (build,)).fetchone()
+        # Longer than a killed run's session can outlive it (client_connection_check_interval).
+        cursor.execute("SELECT set_config('lock_timeout', '10s', true)")
+        try:
+            found = cursor.execute(query.encode(), (build,)).fetchone()
+        except psycopg.errors.LockNotAvailable as exc:
+            raise Busy(
+                f"another session works on build {build}",
+                next_step="wait for it, then run the same command again",
+                build=build,
+            ) from exc
     if found is None or found.state not in expected:
         raise Refused(
             f"build {build} is {found.state if found else 'gone'}",

@@ -2,98 +2,368 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
-from pathlib import Path
+import threading
+import uuid
 
+import psycopg
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from migrator.errors import MigratorError, Refused, UsageError
+from migrator.errors import Busy, MigratorError, Refused, UsageError
 from migrator.postgres import ledger
+from migrator.postgres.locks import deployer_lock
 from migrator.projections import build as builds
 from migrator.projections.rebuild import Options, plan, rebuild
-
-ORDERS = """
-    from migrator import Event, Meta, Projection, Tombstone, check, on
-    from sqlalchemy import BigInteger, select
-    from sqlalchemy.orm import Mapped, mapped_column
-
-
-    class OrderPlaced(Event):
-        customer_id: str
-        total_cents: int
-
-
-    class OrderShipped(Event):
-        carrier: str
-
-
-    class OrderDeleted(Event):
-        pass
-
-
-    class Order(Projection, topic="{topic}"):
-        __tablename__ = "orders"
-        ignores = ("OrderSeen",)
-
-        order_id: Mapped[str] = mapped_column(primary_key=True)
-        customer_id: Mapped[str] = mapped_column(index=True)
-        status: Mapped[str]
-        total_cents: Mapped[int] = mapped_column(BigInteger)
-        carrier: Mapped[str | None]
-
-        @on(OrderPlaced)
-        def placed(self, event: OrderPlaced) -> None:
-            self.status = "placed"
-            self.customer_id, self.total_cents = event.customer_id, event.total_cents
-
-        @on(OrderShipped)
-        def shipped(self, event: OrderShipped, meta: Meta) -> None:
-            self.status, self.carrier = "shipped", event.carrier
-
-        @on(OrderDeleted)
-        def deleted(self, event: OrderDeleted) -> None:
-            self.delete()
-
-        @check
-        def totals_are_positive(cls):
-            return select(cls).where(cls.total_cents < 0)
-"""
-
-
-def event(type_, **data):
-    return {"type": type_, "id": "e", "data": data}
-
-
-def placed(number, total=100):
-    return (f"o{number}", event("OrderPlaced", customer_id=f"c{number % 7}", total_cents=total))
-
-
-@pytest.fixture
-def project(tmp_path, make_settings, topic):
-    """A project with an orders projection over a topic of its own."""
-    name = topic("orders")
-    write(tmp_path, ORDERS.format(topic=name))
-    settings = make_settings(tmp_path)
-    object.__setattr__(settings, "topic_name", name)
-    return settings
-
-
-def write(root: Path, source: str, file: str = "orders.py") -> None:
-    folder = root / "projections"
-    folder.mkdir(exist_ok=True)
-    (folder / file).write_text(textwrap.dedent(source))
+from tests.projects import count, edit, event, placed, states, write
 
 
 def test_a_first_rebuild_makes_the_folded_rows_live(project, produce, db):
-    produce(project.topic_name, [placed(n) for n in range(100)])
-    produce(project.topic_name, [(f"o{n}", event("OrderShipped", carrier="dhl")) for n in range(10)])
-    produce(project.topic_name, [("o99", event("OrderDeleted")), ("o98", None)])
-    produce(project.topic_name, [("o1", event("OrderSeen"))])
-    report = rebuild(project, ["orders"])
+    produce(project.topic, [placed(n) for n in range(100)])
+    produce(project.topic, [(f"o{n}", event("OrderShipped", carrier="dhl")) for n in range(10)])
+    produce(project.topic, [("o99", event("OrderDeleted")), ("o98", None)])
+    produce(project.topic, [("o1", event("OrderSeen"))])
+    report = rebuild(project.settings, ["orders"])
     assert report.swapped is not None
-    assert db.execute("SELECT count(*) FROM orders").fetchone() == (98,)
+    assert count(db) == 98
     assert db.execute("SELECT count(*) FROM orders WHERE carrier = 'dhl'").fetchone() == (10,)
-    live = builds.find(db, "orders", ["live"])
-    assert [b.rows for b in live] == [98]
+    assert db.execute("SELECT * FROM orders WHERE order_id = 'o7'").fetchone() == (
+        "o7",
+        "c0",
+        "shipped",
+        100,
+        "dhl",
+    )
+    assert [b.rows for b in builds.find(db, "orders", ["live"])] == [98]
     assert [e.act for e in ledger.entries(db)] == ["cut-over"]
+
+
+def test_the_live_table_has_the_definitions_indexes_under_their_own_names(project, produce, db):
+    produce(project.topic, [placed(1)])
+    for _ in range(2):
+        rebuild(project.settings, ["orders"])
+    names = db.execute(
+        "SELECT indexname FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"
+    ).fetchall()
+    assert names == [("orders_customer_id_idx",), ("orders_pkey",)]
+
+
+def test_positions_are_the_topics_ends(project, produce, db):
+    produce(project.topic, [placed(n) for n in range(50)])
+    rebuild(project.settings, ["orders"])
+    positions = builds.positions(db, 1)
+    assert len(positions) == 4
+    assert sum(p.next_offset for p in positions) == 50
+    assert all(p.next_offset == p.end_offset for p in positions)
+
+
+def test_a_second_rebuild_archives_the_first(project, produce, db):
+    produce(project.topic, [placed(1)])
+    rebuild(project.settings, ["orders"])
+    produce(project.topic, [placed(2)])
+    rebuild(project.settings, ["orders"])
+    assert states(db) == {1: "archived", 2: "live"}
+    assert count(db) == 2
+    assert count(db, "migrator_build_1.orders") == 1
+
+
+def test_events_of_an_aborted_transaction_are_not_folded(project, produce, db):
+    produce(project.topic, [placed(1)], transactional=True)
+    produce(project.topic, [placed(2)], transactional=True, abort=True)
+    produce(project.topic, [placed(3)], transactional=True)
+    rebuild(project.settings, ["orders"])
+    assert db.execute("SELECT order_id FROM orders ORDER BY 1").fetchall() == [("o1",), ("o3",)]
+
+
+def test_two_projections_share_one_pass_and_one_cut_over(project, produce, db):
+    write(
+        project.root,
+        f"""
+        from migrator import Projection, on
+        from projections.orders import OrderPlaced
+        from sqlalchemy.orm import Mapped, mapped_column
+
+
+        class Customer(
+            Projection,
+            topic="{project.topic}",
+            key=lambda event: event.customer_id,
+            co_partitioned=True,
+        ):
+            __tablename__ = "customers"
+            ignores = ("OrderShipped", "OrderDeleted", "OrderSeen")
+            customer_id: Mapped[str] = mapped_column(primary_key=True)
+            orders: Mapped[int] = mapped_column(default=0)
+
+            @on(OrderPlaced)
+            def placed(self, event: OrderPlaced) -> None:
+                self.orders += 1
+        """,
+        "customers.py",
+    )
+    produce(project.topic, [placed(0), placed(7), placed(14)], partition=2)
+    report = rebuild(project.settings, ["orders", "customers"])
+    assert db.execute("SELECT * FROM customers").fetchall() == [("c0", 3)]
+    assert count(db) == 3
+    assert len({e.run for e in ledger.entries(db)}) == 1
+    assert len(report.projections) == 2
+
+
+def test_a_key_in_two_partitions_stops_the_rebuild_by_name(project, produce, db):
+    produce(project.topic, [placed(1)], partition=0)
+    produce(project.topic, [placed(1)], partition=1)
+    with pytest.raises(Refused, match=r"met in two partitions.*o1"):
+        rebuild(project.settings, ["orders"])
+    assert states(db) == {1: "failed"}
+
+
+def test_no_cut_over_stops_at_verified_and_the_next_command_goes_on(project, produce, db):
+    produce(project.topic, [placed(1)])
+    rebuild(project.settings, ["orders"], Options(cut_over=False))
+    assert states(db) == {1: "verified"}
+    assert db.execute("SELECT to_regclass('public.orders')").fetchone() == (None,)
+    rebuild(project.settings, ["orders"])
+    assert states(db) == {1: "live"}
+
+
+def test_a_changed_definition_abandons_the_unfinished_build(project, produce, db):
+    produce(project.topic, [placed(1)])
+    rebuild(project.settings, ["orders"], Options(cut_over=False))
+    edit(project, '"placed"', '"new"')
+    rebuild(project.settings, ["orders"])
+    assert states(db) == {1: "aborted", 2: "live"}
+    assert db.execute("SELECT to_regnamespace('migrator_build_1')").fetchone() == (None,)
+
+
+def test_restart_starts_over(project, produce, db):
+    produce(project.topic, [placed(1)])
+    rebuild(project.settings, ["orders"], Options(cut_over=False))
+    rebuild(project.settings, ["orders"], Options(restart=True))
+    assert states(db) == {1: "aborted", 2: "live"}
+
+
+def test_a_failing_check_stops_before_the_cut_over(project, produce, db):
+    produce(project.topic, [placed(1)])
+    rebuild(project.settings, ["orders"])
+    produce(project.topic, [placed(2, total=-5)])
+    with pytest.raises(Refused, match="totals are positive: rows such as") as caught:
+        rebuild(project.settings, ["orders"])
+    assert [r["passed"] for r in caught.value.data["report"]] == [True, True, True, False]
+    assert states(db) == {1: "live", 2: "failed"}
+    assert count(db) == 1
+
+
+def test_an_event_type_without_handler_is_named(project, produce, db):
+    produce(project.topic, [placed(1), ("o1", event("OrderTouched"))], partition=3)
+    with pytest.raises(Refused, match=r"no handler for 'OrderTouched'.*partition 3, offset 1"):
+        rebuild(project.settings, ["orders"])
+    assert states(db) == {1: "replaying"}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (b"not json", "malformed"),
+        ({"id": "x", "data": {}}, "missing required field `type`"),
+        ({"type": "OrderPlaced", "data": {"customer_id": "c"}}, "total_cents"),
+        ({"type": "OrderPlaced", "data": {"customer_id": 3, "total_cents": 1}}, "Expected `str`"),
+    ],
+)
+def test_an_event_that_does_not_decode_is_named(project, produce, db, value, said):
+    produce(project.topic, [placed(1), ("bad", value)], partition=1)
+    with pytest.raises(MigratorError, match="does not decode") as caught:
+        rebuild(project.settings, ["orders"])
+    assert said in caught.value.found
+    assert caught.value.data == {
+        "topic": project.topic,
+        "partition": 1,
+        "offset": 1,
+        "key": "bad",
+    }
+
+
+def test_a_record_without_a_key_is_named(project, produce, db):
+    produce(project.topic, [(None, event("OrderDeleted"))], partition=0)
+    with pytest.raises(MigratorError, match=r"no key.*partition 0, offset 0"):
+        rebuild(project.settings, ["orders"])
+
+
+def test_a_row_without_its_not_null_values_is_explained(project, produce, db):
+    produce(project.topic, [("o1", event("OrderShipped", carrier="dhl"))])
+    with pytest.raises(Refused, match=r"no value for orders\.customer_id") as caught:
+        rebuild(project.settings, ["orders"])
+    assert "o1" in caught.value.data["detail"]
+
+
+def test_a_handler_that_fails_is_named_with_its_event(project, produce, db):
+    edit(project, 'self.status = "placed"', "self.statuss = 1 / 0")
+    produce(project.topic, [placed(1)], partition=0)
+    with pytest.raises(MigratorError, match=r"ZeroDivisionError.*offset 0, key 'o1'"):
+        rebuild(project.settings, ["orders"])
+
+
+def test_an_empty_topic_is_refused_unless_it_is_meant(project, db):
+    with pytest.raises(Refused, match="is empty"):
+        rebuild(project.settings, ["orders"])
+    rebuild(project.settings, ["orders"], Options(allow_empty=True))
+    assert count(db) == 0
+
+
+def test_a_missing_topic_is_named_with_the_nearest_one(project, topic):
+    topic("orderz")
+    edit(project, f'topic="{project.topic}"', f'topic="{project.topic}x"')
+    with pytest.raises(UsageError, match="unknown topic") as caught:
+        rebuild(project.settings, ["orders"])
+    assert project.topic in caught.value.expected
+
+
+def test_a_truncated_topic_is_refused_unless_it_is_allowed(project, produce, brokers, db):
+    produce(project.topic, [placed(1), placed(2)], partition=0)
+    admin = AdminClient({"bootstrap.servers": brokers})
+    cut = TopicPartition(project.topic, 0, 1)
+    admin.delete_records([cut])[cut].result(30)
+    with pytest.raises(Refused, match="partition 0 starts at 1"):
+        rebuild(project.settings, ["orders"])
+    rebuild(project.settings, ["orders"], Options(allow_truncated=True))
+    assert count(db) == 1
+
+
+def test_an_unknown_projection_is_named_with_the_nearest_one(project):
+    with pytest.raises(UsageError, match="unknown projection 'order'") as caught:
+        rebuild(project.settings, ["order"])
+    assert "did you mean orders?" in caught.value.expected
+
+
+def test_grants_and_the_table_comment_follow_the_cut_over(project, produce, db):
+    role = f"reader_{uuid.uuid4().hex[:8]}"
+    produce(project.topic, [placed(1)])
+    rebuild(project.settings, ["orders"])
+    db.execute(f"CREATE ROLE {role}")
+    db.execute(f"GRANT SELECT ON orders TO {role} WITH GRANT OPTION")
+    db.execute(f"GRANT UPDATE (status) ON orders TO {role}")
+    db.execute("COMMENT ON TABLE orders IS 'what readers see'")
+    before = privileges(db)
+    rebuild(project.settings, ["orders"])
+    assert privileges(db) == before
+    db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def privileges(db):
+    return db.execute(
+        """SELECT relacl::text, obj_description(oid, 'pg_class'),
+                  (SELECT attacl::text FROM pg_attribute
+                   WHERE attrelid = c.oid AND attname = 'status')
+           FROM pg_class c WHERE oid = 'public.orders'::regclass"""
+    ).fetchone()
+
+
+def test_default_privileges_of_the_schema_reach_the_first_build(project, produce, db):
+    role = f"reader_{uuid.uuid4().hex[:8]}"
+    db.execute(f"CREATE ROLE {role}")
+    db.execute(f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {role}")
+    produce(project.topic, [placed(1)])
+    rebuild(project.settings, ["orders"])
+    assert db.execute(f"SELECT has_table_privilege('{role}', 'orders', 'SELECT')").fetchone() == (
+        True,
+    )
+    db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    ("ddl", "named"),
+    [
+        ("CREATE VIEW big AS SELECT * FROM orders", "view big"),
+        (
+            "CREATE TABLE lines (order_id text REFERENCES orders)",
+            "constraint lines_order_id_fkey on table lines",
+        ),
+        ("ALTER TABLE orders ENABLE ROW LEVEL SECURITY", "row security"),
+        ("CREATE PUBLICATION p FOR TABLE orders", "publication"),
+        ("ALTER TABLE orders SET (fillfactor = 70)", "fillfactor=70"),
+        (
+            """CREATE TRIGGER t BEFORE UPDATE ON orders
+               FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()""",
+            "trigger t on table orders",
+        ),
+    ],
+)
+def test_what_hangs_on_the_live_table_is_refused_before_anything_is_built(
+    project, produce, db, ddl, named
+):
+    produce(project.topic, [placed(1)])
+    rebuild(project.settings, ["orders"])
+    db.execute(ddl)
+    with pytest.raises(Refused, match="would leave behind") as caught:
+        rebuild(project.settings, ["orders"])
+    assert named in " ".join(caught.value.data["attachments"])
+    assert count(db) == 1
+
+
+def test_a_table_that_migrator_did_not_build_is_not_replaced(project, produce, db):
+    produce(project.topic, [placed(1)])
+    db.execute("CREATE TABLE orders (mine text)")
+    with pytest.raises(Refused, match="did not build"):
+        rebuild(project.settings, ["orders"])
+    assert db.execute("SELECT to_regclass('public.orders')").fetchone() == ("orders",)
+
+
+def test_the_swap_gives_up_at_its_deadline_and_names_who_is_in_the_way(
+    project, produce, db, database_url
+):
+    produce(project.topic, [placed(1)])
+    rebuild(project.settings, ["orders"])
+    db.execute("BEGIN; SELECT * FROM orders")
+    hasty = project.settings.model_copy(
+        update={
+            "projections": project.settings.projections.model_copy(update={"swap_deadline_s": 0.3})
+        }
+    )
+    with pytest.raises(Busy, match="were not free") as caught:
+        rebuild(hasty, ["orders"])
+    assert "idle in transaction" in caught.value.found
+    db.execute("ROLLBACK")
+    rebuild(project.settings, ["orders"])
+    assert states(db) == {1: "archived", 2: "live"}
+
+
+def test_a_dry_run_prints_the_sql_and_changes_nothing(project, produce, db):
+    produce(project.topic, [placed(1)])
+    (planned,) = plan(project.settings, ["orders"], Options())
+    assert "PRIMARY KEY" in " ".join(planned.statements)
+    assert db.execute("SELECT to_regnamespace('migrator')").fetchone() == (None,)
+
+
+def test_a_second_rebuild_of_the_same_projection_is_turned_away(project, produce):
+    produce(project.topic, [placed(1)])
+    with (
+        deployer_lock(project.settings, "rebuild orders"),
+        pytest.raises(Busy, match="another run holds"),
+    ):
+        rebuild(project.settings, ["orders"])
+
+
+def test_readers_see_no_error_and_no_mixture_while_tables_are_swapped(
+    project, produce, db, database_url
+):
+    produce(project.topic, [placed(n) for n in range(200)])
+    rebuild(project.settings, ["orders"])
+    stop, seen, errors = threading.Event(), set(), []
+
+    def read() -> None:
+        with psycopg.connect(database_url, autocommit=True) as conn:
+            while not stop.is_set():
+                try:
+                    seen.add(conn.execute("SELECT count(*) FROM orders").fetchone())
+                except psycopg.Error as exc:
+                    errors.append(exc)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    produce(project.topic, [placed(n) for n in range(200, 300)])
+    rebuild(project.settings, ["orders"])
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert errors == []
+    assert seen <= {(200,), (300,)}

@@ -1,0 +1,90 @@
+"""Small projects that tests rebuild."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+ORDERS = """
+    from migrator import Event, Meta, Projection, Tombstone, check, on
+    from sqlalchemy import BigInteger, select
+    from sqlalchemy.orm import Mapped, mapped_column
+
+
+    class OrderPlaced(Event):
+        customer_id: str
+        total_cents: int
+
+
+    class OrderShipped(Event):
+        carrier: str
+
+
+    class OrderDeleted(Event):
+        pass
+
+
+    class Order(Projection, topic="{topic}"):
+        __tablename__ = "orders"
+        ignores = ("OrderSeen",)
+
+        order_id: Mapped[str] = mapped_column(primary_key=True)
+        customer_id: Mapped[str] = mapped_column(index=True)
+        status: Mapped[str]
+        total_cents: Mapped[int] = mapped_column(BigInteger)
+        carrier: Mapped[str | None]
+
+        @on(OrderPlaced)
+        def placed(self, event: OrderPlaced) -> None:
+            self.status = "placed"
+            self.customer_id, self.total_cents = event.customer_id, event.total_cents
+
+        @on(OrderShipped)
+        def shipped(self, event: OrderShipped, meta: Meta) -> None:
+            self.status, self.carrier = "shipped", event.carrier
+
+        @on(OrderDeleted)
+        def deleted(self, event: OrderDeleted) -> None:
+            self.delete()
+
+        @check
+        def totals_are_positive(cls):
+            return select(cls).where(cls.total_cents < 0)
+"""
+
+
+def event(type_, **data):
+    return {"type": type_, "id": "e", "data": data}
+
+
+def placed(number, total=100):
+    return (f"o{number}", event("OrderPlaced", customer_id=f"c{number % 7}", total_cents=total))
+
+
+def write(root: Path, source: str, file: str = "orders.py") -> None:
+    folder = root / "projections"
+    folder.mkdir(exist_ok=True)
+    (folder / file).write_text(textwrap.dedent(source))
+
+
+def edit(project, old: str, new: str) -> None:
+    file = project.root / "projections" / "orders.py"
+    source = file.read_text()
+    assert old in source
+    file.write_text(source.replace(old, new))
+    forget(project)
+
+
+def forget(project) -> None:
+    """A command imports the files afresh; a test in one process has to say so."""
+    for name in [n for n in sys.modules if n.partition(".")[0] == "projections"]:
+        del sys.modules[name]
+
+
+def count(db, table: str = "orders") -> int:
+    return db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def states(db) -> dict[int, str]:
+    return dict(db.execute("SELECT build, state FROM migrator.build ORDER BY build").fetchall())
