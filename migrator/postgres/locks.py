@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from psycopg import sql
+
 from migrator.errors import Busy
 from migrator.postgres import ledger
 from migrator.postgres.connect import Connection, connect
@@ -74,11 +76,14 @@ def deployer_lock(
 
 
 def _poll(holding: Connection, lock: str, limit: float, waiting: Callable[[str], None]) -> None:
+    # A literal, not a parameter: the extended protocol would keep a portal open, and with it a
+    # snapshot for as long as the lock is held, on which CREATE INDEX CONCURRENTLY waits for ever.
+    take = sql.SQL(
+        "SELECT pg_try_advisory_xact_lock(hashtextextended('migrator:lock:' || {}, 0))"
+    ).format(sql.Literal(lock))
     told = False
     while True:
-        got = holding.execute(
-            "SELECT pg_try_advisory_xact_lock(hashtextextended('migrator:lock:' || %s, 0))", (lock,)
-        ).fetchone()
+        got = holding.execute(take).fetchone()
         if got == (True,):
             return
         row = holding.execute(

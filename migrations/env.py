@@ -1,0 +1,5 @@
+"""For plain `alembic`, which shows this history; migrator itself does not run this file."""
+
+from migrator.migrations.env import run
+
+run()

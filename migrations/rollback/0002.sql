@@ -1,0 +1,2 @@
+-- migrator: autocommit
+DROP INDEX CONCURRENTLY IF EXISTS outbox_unpublished;

@@ -1,0 +1,137 @@
+"""`migrator up`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from migrator.cli.context import App, pass_app
+
+if TYPE_CHECKING:
+    from migrator.migrations.plan import Plan
+    from migrator.migrations.revision import Phase
+    from migrator.migrations.up import Outcome, Preview
+
+
+@click.command("up")
+@click.option(
+    "--phase",
+    type=click.Choice(["expand", "contract"]),
+    help="Only the pending revisions of this phase; stop before the first of the other.",
+)
+@click.option("--to", metavar="REV", help="Stop after this revision.")
+@click.option("--dry-run", is_flag=True, help="Print the plan with its SQL; change nothing.")
+@pass_app
+def command(app: App, phase: Phase | None, to: str | None, dry_run: bool) -> None:
+    """Apply the pending revisions, forward only.
+
+    Each revision commits with its ledger entry or leaves nothing; lock waits are bounded and
+    retried. After a failure, correct the cause and run the same command again.
+    """
+    from migrator.migrations import up
+
+    if dry_run:
+        plan, previews = up.preview(app.settings, to=to, phase=phase)
+        app.emit(_plan_document(plan, previews), _plan_text(plan, previews))
+        return
+    outcome = up.up(app.settings, to=to, phase=phase, progress=lambda step: _say(app, step))
+    app.emit(_document(outcome), _text(outcome))
+
+
+def _say(app: App, step: Any) -> None:
+    from migrator.migrations.apply import Done
+    from migrator.migrations.retry import Retry
+    from migrator.migrations.up import Waiting
+
+    match step:
+        case Waiting(holder):
+            app.say(f"waiting for another run to end: {holder}")
+        case Retry(revision, attempt, cause, pause_s):
+            app.say(f"{revision} met a lock: {cause}; retry {attempt} in {pause_s:.1f} s")
+        case Done():
+            retries = f", {step.retries} retries" if step.retries else ""
+            message = f" {step.message}" if step.message else ""
+            app.say(f"{step.revision} applied in {step.duration_ms} ms{retries} {message}".rstrip())
+
+
+def _text(outcome: Outcome) -> str:
+    count = len(outcome.applied)
+    did = f"{count} revision{'' if count == 1 else 's'} applied" if count else "nothing pending"
+    if not count and outcome.stopped_before:
+        did = "nothing applied"
+    lines = [f"{did}; the database is at {outcome.version or 'no revision'}"]
+    if outcome.stopped_before:
+        lines.append(_stopped(outcome.stopped_before))
+    if outcome.unknown:
+        lines.append(_ahead(outcome.unknown))
+    return "\n".join(lines)
+
+
+def _stopped(revision: Any) -> str:
+    return (
+        f"stopped before {revision}, of phase {revision.phase}; "
+        f"next: migrator up --phase {revision.phase}, when its time has come"
+    )
+
+
+def _ahead(unknown: tuple[str, ...]) -> str:
+    return (
+        f"the database is ahead of this checkout, which has no file for {', '.join(unknown)}; "
+        "that is no error"
+    )
+
+
+def _document(outcome: Outcome) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "run": str(outcome.run),
+        "applied": [asdict(done) for done in outcome.applied],
+        "version": outcome.version,
+        "unknown": list(outcome.unknown),
+        "stopped_before": outcome.stopped_before.id if outcome.stopped_before else None,
+    }
+
+
+def _plan_document(plan: Plan, previews: tuple[Preview, ...]) -> dict[str, Any]:
+    return {
+        "dry_run": True,
+        "version": plan.version,
+        "plan": [
+            {
+                "revision": shown.revision.id,
+                "message": shown.revision.message,
+                "phase": shown.revision.phase,
+                "sql": shown.sql,
+                "sql_unknown_because": shown.why_not,
+            }
+            for shown in previews
+        ],
+        "unknown": list(plan.unknown),
+        "stopped_before": plan.stopped_before.id if plan.stopped_before else None,
+    }
+
+
+def _plan_text(plan: Plan, previews: tuple[Preview, ...]) -> str:
+    blocks = [_block(shown) for shown in previews]
+    count = len(previews)
+    blocks.append(
+        f"-- {count} revision{'' if count == 1 else 's'} would be applied; "
+        f"the database is at {plan.version or 'no revision'}; nothing was changed"
+    )
+    if plan.stopped_before:
+        blocks.append(f"-- {_stopped(plan.stopped_before)}")
+    if plan.unknown:
+        blocks.append(f"-- {_ahead(plan.unknown)}")
+    return "\n\n".join(blocks)
+
+
+def _block(shown: Preview) -> str:
+    head = f"-- {shown.revision} ({shown.revision.phase})"
+    if shown.sql is None:
+        return (
+            f"{head}\n-- Its SQL depends on what the database answers, so it cannot be shown "
+            f"before it runs: {shown.why_not}"
+        )
+    return f"{head}\n{shown.sql or '-- sends no SQL'}"

@@ -1,0 +1,160 @@
+"""Apply one revision: its DDL, its stamp and its ledger entry in one transaction, or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from alembic.runtime.migration import MigrationStep
+
+from migrator.migrations import check, indexes, render, scripts, session
+from migrator.migrations.history import History
+from migrator.migrations.retry import Patience, Retry, patiently
+from migrator.migrations.revision import Revision
+from migrator.postgres import ledger
+from migrator.postgres.connect import Connection
+from migrator.postgres.locks import Fence
+from migrator.settings import Settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all revisions of one command share."""
+
+    id: UUID
+    settings: Settings
+    history: History
+    fence: Fence
+    patience: Patience
+    retried: Callable[[Retry], None]
+
+
+@dataclass(frozen=True)
+class Done:
+    """One revision that this run has applied."""
+
+    revision: str
+    message: str
+    phase: str
+    entry: int
+    duration_ms: int
+    retries: int
+
+
+def apply(run: Run, connection: sa.Connection, revision: Revision) -> Done:
+    """Apply the revision; a lock wait, deadlock or serialisation failure repeats all of it.
+
+    A revision with an autocommit block runs on a session of its own; killed between its statement
+    and its stamp, it is repeated by the next run.
+
+    Raises:
+        Exhausted: the run's deadline has passed.
+        Whatever the revision, PostgreSQL or the fence raises; the transaction is rolled back.
+    """
+
+    def attempt() -> tuple[int, int]:
+        if revision.transactional:
+            return _in_transaction(run, connection, revision)
+        return _outside_transaction(run, revision)
+
+    (entry, duration_ms), retries = patiently(
+        attempt, revision=revision.id, patience=run.patience, retried=run.retried
+    )
+    return Done(revision.id, revision.message, str(revision.phase), entry, duration_ms, retries)
+
+
+def _in_transaction(run: Run, connection: sa.Connection, revision: Revision) -> tuple[int, int]:
+    session.reset(connection)
+    return _migrate(run, connection, revision, verify=lambda _conn: None, transactional=True)
+
+
+def _outside_transaction(run: Run, revision: Revision) -> tuple[int, int]:
+    index = indexes.built_by(check.autocommit_statement(run.history, revision))
+
+    def verify(conn: Connection) -> None:
+        if index is not None:
+            indexes.require_valid(conn, index)
+
+    with session.opened(_unhurried(run), "up", statement_timeout_ms=0) as connection:
+        with session.autocommit(session.driver(connection)) as conn:
+            with conn.transaction():
+                run.fence.check(conn)
+            if index is not None:
+                indexes.clear_invalid(conn, index)
+        return _migrate(run, connection, revision, verify=verify, transactional=False)
+
+
+def _migrate(
+    run: Run,
+    connection: sa.Connection,
+    revision: Revision,
+    *,
+    verify: Callable[[Connection], None],
+    transactional: bool,
+) -> tuple[int, int]:
+    """Let Alembic run upgrade() and stamp it; add our entry and the fence before it commits."""
+    conn = session.driver(connection)
+    started = time.monotonic()
+    written: list[tuple[int, int]] = []
+
+    def record(**_: Any) -> None:
+        verify(conn)
+        duration_ms = round((time.monotonic() - started) * 1000)
+        written.append((ledger.append(conn, _entry(run, revision, duration_ms)), duration_ms))
+        run.fence.check(conn)
+
+    step = MigrationStep.upgrade_from_script(
+        run.history.scripts.revision_map, render.script(run.history, revision)
+    )
+    try:
+        with render.environment(
+            run.history.scripts,
+            connection=connection,
+            transaction_per_migration=True,
+            version_table=run.settings.migrations.version_table,
+            on_version_apply=record,
+            fn=lambda _heads, _context: [step],
+        ) as context:
+            if transactional:
+                context.autocommit_block = _refuse_autocommit  # type: ignore[method-assign]
+            context.run_migrations()
+    finally:
+        connection.rollback()
+    return written[0]
+
+
+def _refuse_autocommit() -> Any:
+    raise session.EndsTransaction(
+        "autocommit_block, called outside the revision's own file, where migrator cannot see it"
+    )
+
+
+def _unhurried(run: Run) -> Settings:
+    """Settings whose lock waits last as long as the run may: CONCURRENTLY blocks nobody meanwhile.
+
+    A short lock_timeout would leave an INVALID index behind whenever an old snapshot is about.
+    """
+    left_ms = max(1, round(run.patience.left_s * 1000))
+    database = run.settings.database.model_copy(update={"lock_timeout_ms": left_ms})
+    return run.settings.model_copy(update={"database": database})
+
+
+def _entry(run: Run, revision: Revision, duration_ms: int) -> ledger.NewEntry:
+    script = revision.rollback_script
+    return ledger.NewEntry(
+        act="up",
+        subject=revision.id,
+        run=run.id,
+        duration_ms=duration_ms,
+        message=revision.message,
+        phase=revision.phase,
+        revises=revision.revises,
+        source_hash=revision.source_hash,
+        rollback_script=script,
+        rollback_hash=None if script is None else scripts.script_hash(script),
+        irreversible=revision.irreversible,
+    )

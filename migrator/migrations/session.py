@@ -1,0 +1,70 @@
+"""The SQLAlchemy connection that revisions run on: ours to open, to reset and to guard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.pool import NullPool
+
+from migrator.migrations import scripts
+from migrator.postgres.connect import Connection, connect
+from migrator.settings import Settings
+
+
+class EndsTransaction(Exception):
+    """A revision would commit or roll back by a statement of its own."""
+
+
+@contextmanager
+def opened(
+    settings: Settings, purpose: str, *, statement_timeout_ms: int | None = None
+) -> Iterator[sa.Connection]:
+    """Open one session with the settings' timeouts, which refuses COMMIT as a statement.
+
+    Nothing has run on it that Alembic could take for somebody else's transaction.
+    """
+
+    def creator() -> Connection:
+        return connect(settings, purpose, statement_timeout_ms=statement_timeout_ms)
+
+    engine = sa.create_engine("postgresql+psycopg://", creator=creator, poolclass=NullPool)
+    with engine.connect() as connection:
+        event.listen(connection, "before_cursor_execute", _guard)
+        yield connection
+
+
+def driver(connection: sa.Connection) -> Connection:
+    """The psycopg connection beneath."""
+    raw: Any = connection.connection.driver_connection
+    assert raw is not None
+    conn: Connection = raw
+    return conn
+
+
+@contextmanager
+def autocommit(conn: Connection) -> Iterator[Connection]:
+    """Use an idle connection without a transaction for the block."""
+    conn.autocommit = True
+    try:
+        yield conn
+    finally:
+        if not conn.broken:
+            conn.autocommit = False
+
+
+def reset(connection: sa.Connection) -> None:
+    """Take back what the last revision SET, LISTENed to or left in temporary tables.
+
+    The timeouts return to those that the session was opened with.
+    """
+    with autocommit(driver(connection)) as conn:
+        conn.execute("DISCARD ALL")
+
+
+def _guard(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    if scripts.controls_transaction(statement):
+        raise EndsTransaction(scripts.first_line(statement))
