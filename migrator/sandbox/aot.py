@@ -36,29 +36,26 @@ def with_cache(kafka: KafkaPlan, java: Java, say: cache.Say) -> KafkaPlan:
     key = f"{java.version}-{machine.platform_name()}-{artifacts.lock_digest('kafka.lock')}"
     try:
         file = cache.fill(f"kafka-aot-{key}", build, say) / _FILE
-    except MigratorError:
+    except MigratorError as exc:
         # The start without the cache either works or tells better what is wrong.
+        if "log" in exc.data:
+            shutil.rmtree(Path(exc.data["log"]).parent.parent, ignore_errors=True)
         return kafka
     return msgspec.structs.replace(kafka, aot_cache=str(file)) if file.exists() else kafka
 
 
 def _warm_up(kafka: KafkaPlan, folder: Path) -> None:
     machine.hand_over(folder)
-    run_dir = launch.make_run_dir()
     plan = Plan(
-        run_dir=str(run_dir),
         kafka=msgspec.structs.replace(kafka, aot_output=str(folder / _FILE)),
         parent_pid=os.getpid(),
         stop_deadline_s=_DUMP_DEADLINE_S,
     )
+    keeper = launch.start_keeper(plan)
     try:
-        keeper = launch.start_keeper(plan)
-        try:
-            _exercise(keeper.ready.addresses.bootstrap_servers)
-        finally:
-            keeper.stop()
+        _exercise(keeper.ready.addresses.bootstrap_servers)
     finally:
-        shutil.rmtree(run_dir, ignore_errors=True)
+        keeper.stop()
 
 
 def _exercise(bootstrap_servers: str) -> None:

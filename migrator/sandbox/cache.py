@@ -103,8 +103,10 @@ def _default() -> Path:
 
 
 def _make(folder: Path) -> None:
+    """Make the folder and those above it; as root, open to the servers' account."""
     if folder.is_dir():
         return
-    folder.mkdir(parents=True)
+    _make(folder.parent)
+    folder.mkdir(exist_ok=True)
     if os.geteuid() == 0:
         folder.chmod(0o755)

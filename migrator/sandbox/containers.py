@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import secrets
+import socket
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from migrator.sandbox.plan import Addresses, ImagesPlan, Plan
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
 
+_DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 _PING_TIMEOUT_S = 2
 _READY_DEADLINE_S = 120
 _POSTGRES_PORT = 5432
@@ -50,11 +52,14 @@ def is_chosen(kind: str) -> bool:
 
 
 def engine_answers() -> bool:
+    """Ping the engine that testcontainers would use."""
     from testcontainers.core.docker_client import get_docker_host
 
     docker: Any = importlib.import_module("docker")  # it has no types
-    host = get_docker_host()
-    environment = {**os.environ, **({"DOCKER_HOST": host} if host else {})}
+    host = get_docker_host() or _DEFAULT_ENGINE
+    if host.startswith("unix://") and not _accepts(host.removeprefix("unix://")):
+        return False
+    environment = {**os.environ, "DOCKER_HOST": host}
     try:
         client = docker.from_env(timeout=_PING_TIMEOUT_S, environment=environment)
         try:
@@ -63,6 +68,13 @@ def engine_answers() -> bool:
             client.close()
     except Exception:  # noqa: BLE001 -- whatever goes wrong, no engine answers
         return False
+
+
+def _accepts(path: str) -> bool:
+    """Tell whether somebody listens on the socket; docker's client leaks one if nobody does."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(_PING_TIMEOUT_S)
+        return client.connect_ex(path) == 0
 
 
 def images(major: str, *, with_kafka: bool) -> ImagesPlan:

@@ -12,6 +12,7 @@ from migrator.sandbox import kafka, postgres, server
 from migrator.sandbox.plan import Addresses, Plan
 
 _PORT_ATTEMPTS = 5
+_UNREADY_DEADLINE_S = 2.0
 
 
 class _Started(NamedTuple):
@@ -26,6 +27,7 @@ class Servers:
     def __init__(self, plan: Plan, host: server.Host) -> None:
         self._plan = plan
         self._host = host
+        self._ready = False
 
     def start(self) -> Addresses:
         """Start what the plan names and wait until all of it answers.
@@ -40,11 +42,13 @@ class Servers:
         # Who was stopped because another failed has nothing to tell.
         for error in sorted(errors, key=lambda each: isinstance(each, server.StoppedError)):
             raise error
+        self._ready = True
         database, broker = (each.result() for each in starts)
         return Addresses(database.address, broker.address, database.pid, broker.pid)
 
     def stop(self) -> None:
-        self._host.stop(self._plan.stop_deadline_s)
+        """Stop what runs; a server that is only now starting is not given much time to do so."""
+        self._host.stop(self._plan.stop_deadline_s if self._ready else _UNREADY_DEADLINE_S)
 
     def _or_give_up(self, start: Callable[[], _Started]) -> _Started:
         try:

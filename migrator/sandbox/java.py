@@ -65,9 +65,16 @@ def _of_system() -> Path | None:
 
 def _version(program: Path) -> str:
     """Read the version a Java states, such as `25.0.2`; empty if it does not run."""
+    # Options of the user's would be part of the answer; the servers do not get them either.
+    environment = {name: value for name, value in os.environ.items() if "JAVA_" not in name}
     try:
         told = subprocess.run(
-            [program, "-version"], capture_output=True, text=True, check=True, timeout=30
+            [program, "-version"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
         ).stderr
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -42,7 +42,7 @@ class Broker:
         self._host = host
         self._plan = plan
         self._folder = host.make_folder("kafka")
-        self._cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        self._cluster_id = _new_cluster_id()
 
     def start(self, port: int, controller_port: int) -> server.Server:
         """Start the broker on `port` and wait until it answers a metadata request.
@@ -91,6 +91,12 @@ class Broker:
             ":".join(jars),
             *arguments,
         ]
+
+
+def _new_cluster_id() -> str:
+    # One that began with a dash would be an option to Kafka's tools.
+    text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    return _new_cluster_id() if text.startswith("-") else text
 
 
 class _Probe:

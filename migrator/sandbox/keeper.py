@@ -1,6 +1,6 @@
 """The process that owns a sandbox: it starts the servers and ends them, whatever ends its parent.
 
-Started with a plan as its argument, it writes one line to stdout: that the servers answer, or why
+Started with a plan and a run folder as its arguments, it writes one line to stdout: that the servers answer, or why
 not. It stops them when its stdin ends (its parent stopped it, exited or was killed), or at SIGTERM
 where it stands by itself. Its own end by SIGKILL is the watchdog's business.
 """
@@ -55,24 +55,23 @@ class StopRequest:
 def main() -> int:
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
     request = StopRequest(plan.parent_pid)
-    run_dir = Path(plan.run_dir)
+    run_dir = Path(sys.argv[2])
     try:
         with Watchdog(run_dir) as watchdog, _standing(plan):
             host = Host(run_dir, watchdog, request.asked)
             servers = containers.Containers(plan) if plan.images else embedded.Servers(plan, host)
-            _keep(plan, servers, request)
+            _keep(plan, run_dir, servers, request)
     except MigratorError as exc:
         _answer(Answer(failed=Failed.of(exc)))
         return exc.exit_code
     return 0
 
 
-def _keep(plan: Plan, servers: Servers, request: StopRequest) -> None:
+def _keep(plan: Plan, run_dir: Path, servers: Servers, request: StopRequest) -> None:
     """Run the servers until the request; leave nothing behind but the logs of a failed start."""
-    run_dir = Path(plan.run_dir)
     try:
         try:
-            ready = Ready(servers.start(), plan, os.getpid())
+            ready = Ready(servers.start(), plan, str(run_dir), os.getpid())
             if plan.standing:
                 state.write(Path(plan.standing), ready)
             _answer(Answer(ready=ready))

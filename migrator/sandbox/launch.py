@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +19,6 @@ from migrator.sandbox import machine
 from migrator.sandbox.plan import Answer, Plan, Ready
 
 STOP_MARGIN_S = 10.0
-# The keepers of standing sandboxes: to let go of one while it runs would be reported as a leak.
-_standing: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Keeper:
         _close(self.process, self.ready.plan.stop_deadline_s)
 
 
-def make_run_dir() -> Path:
-    """Make the folder of one sandbox: its data and logs, in the folder for temporary files."""
+def _make_run_dir() -> Path:
     run_dir = Path(tempfile.mkdtemp(prefix="migrator-sandbox-")).resolve()
     if not machine.reachable(run_dir):
         run_dir.rmdir()
@@ -50,33 +49,45 @@ def make_run_dir() -> Path:
 
 
 def start_keeper(plan: Plan) -> Keeper:
-    """Start what the plan says; return when it answers.
+    """Start what the plan says in a new run folder; return when it answers.
+
+    An interruption leaves neither a process nor the folder.
 
     Raises:
         MigratorError: it does not start; the message names the log that is kept.
     """
-    log = Path(plan.run_dir) / "logs" / "keeper.log"
-    process = _spawn(plan, log)
+    run_dir = _make_run_dir()
     try:
-        answer = _read_answer(process)
+        process = _spawn(plan, run_dir)
+        try:
+            answer = _read_answer(process)
+        except BaseException:
+            _close(process, plan.stop_deadline_s)
+            raise
     except BaseException:
-        _close(process, plan.stop_deadline_s)
+        shutil.rmtree(run_dir, ignore_errors=True)
         raise
     if answer.ready:
         if plan.standing:
-            _standing.append(process)
+            # It may outlive us, and if it does not it is waited for.
+            threading.Thread(target=process.wait, daemon=True).start()
         return Keeper(process, answer.ready)
     _close(process, plan.stop_deadline_s)
-    raise answer.failed.error() if answer.failed else _ended_silently(process, log)
+    raise answer.failed.error() if answer.failed else _ended_silently(process, _log(run_dir))
 
 
-def _spawn(plan: Plan, log: Path) -> subprocess.Popen[bytes]:
+def _log(run_dir: Path) -> Path:
+    return run_dir / "logs" / "keeper.log"
+
+
+def _spawn(plan: Plan, run_dir: Path) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if name[:2] != "PG"}
     environment["PYTHONPATH"] = str(Path(migrator.__file__).parent.parent)
     command = [sys.executable, "-P", "-m", "migrator.sandbox.keeper"]
-    with log.open("ab") as errors:
+    arguments = [msgspec.json.encode(plan).decode(), str(run_dir)]
+    with _log(run_dir).open("ab") as errors:
         return subprocess.Popen(
-            [*command, msgspec.json.encode(plan).decode()],
+            [*command, *arguments],
             stdin=subprocess.DEVNULL if plan.standing else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

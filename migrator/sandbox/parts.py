@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from migrator.errors import UsageError
-from migrator.sandbox import aot, artifacts, containers, java, kafka, launch, machine, postgres
+from migrator.sandbox import aot, artifacts, containers, java, kafka, machine, postgres
 from migrator.sandbox.cache import Say
 from migrator.sandbox.plan import KafkaPlan, Plan, PostgresPlan
 
@@ -15,7 +15,7 @@ Kind = Literal["auto", "embedded", "docker"]
 
 
 def make_plan(major: str, kind: Kind, say: Say, *, with_kafka: bool, standing: str = "") -> Plan:
-    """Download and prepare what is not in the cache yet, and make the run folder.
+    """Download and prepare what is not in the cache yet.
 
     Raises:
         UsageError: an unknown version, a missing package, no Docker engine.
@@ -27,7 +27,6 @@ def make_plan(major: str, kind: Kind, say: Say, *, with_kafka: bool, standing: s
         wanted = containers.images(major, with_kafka=with_kafka)
         say(f"Starting {' and '.join(wanted.names)} (the first time pulls them) ...")
         return Plan(
-            run_dir=str(launch.make_run_dir()),
             postgres_major=major,
             images=wanted,
             parent_pid=None if standing else os.getpid(),
@@ -39,7 +38,6 @@ def make_plan(major: str, kind: Kind, say: Say, *, with_kafka: bool, standing: s
         home = pool.submit(postgres.install, major, say)
         broker = _broker(say) if with_kafka else None
     return Plan(
-        run_dir=str(launch.make_run_dir()),
         postgres_major=major,
         postgres=PostgresPlan(str(home.result())),
         kafka=broker,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
 import msgspec
@@ -34,7 +35,6 @@ class ImagesPlan(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    run_dir: str
     postgres_major: str = ""
     postgres: PostgresPlan | None = None
     kafka: KafkaPlan | None = None
@@ -64,7 +64,12 @@ class Ready(msgspec.Struct, frozen=True):
 
     addresses: Addresses
     plan: Plan
+    run_dir: str
     keeper_pid: int
+
+    @property
+    def log_dir(self) -> Path:
+        return Path(self.run_dir) / "logs"
 
 
 class Failed(msgspec.Struct, frozen=True):

@@ -96,7 +96,13 @@ class Host:
 def launch(
     host: Host, name: str, command: Sequence[str], folder: Path, stop_signal: signal.Signals
 ) -> Server:
-    """Start `command` in `folder` under the servers' account, its output in a log of that name."""
+    """Start `command` in `folder` under the servers' account, its output in a log of that name.
+
+    Raises:
+        StoppedError: the sandbox is no longer wanted.
+        MigratorError: the program cannot be run.
+    """
+    host.check_wanted()
     log = host.log_dir / f"{name}.log"
     try:
         with log.open("ab") as output:

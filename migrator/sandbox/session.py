@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -27,7 +26,7 @@ class Sandbox:
         self.postgres_pid = addresses.postgres_pid
         self.kafka_pid = addresses.kafka_pid
         self.keeper_pid = keeper.ready.keeper_pid
-        self.log_dir = Path(keeper.ready.plan.run_dir) / "logs"
+        self.log_dir = keeper.ready.log_dir
         self.kind = keeper.ready.plan.kind
 
     def environment(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -108,11 +109,14 @@ def _answers(addresses: Addresses) -> bool:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
+    host, port = addresses.bootstrap_servers.rsplit(":", 1)
     try:
+        # Without this the broker's client would try for all its time, even if nobody listens.
+        socket.create_connection((host, int(port)), timeout=_ANSWER_TIMEOUT_S).close()
         psycopg.connect(addresses.database_url, connect_timeout=_ANSWER_TIMEOUT_S).close()
         broker = {"bootstrap.servers": addresses.bootstrap_servers, "log_level": 0}
         AdminClient(broker).list_topics(timeout=_ANSWER_TIMEOUT_S)
-    except (psycopg.OperationalError, KafkaException):
+    except (OSError, psycopg.OperationalError, KafkaException):
         return False
     return True
 
@@ -129,7 +133,7 @@ def _check_same(found: Ready, postgres: str | None, kind: parts.Kind) -> None:
 
 
 def _stop(folder: Path, found: Ready) -> None:
-    """End the keeper; return when it is gone and its lock is free."""
+    """End the servers and their keeper; return when it has let go of its lock."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         # The lock is held, so this process id is that of our keeper and of nobody else.
         with suppress(ProcessLookupError):
@@ -154,6 +158,6 @@ def _describe(ready: Ready, *, was_up: bool) -> StandingSandbox:
         bootstrap_servers=ready.addresses.bootstrap_servers,
         postgres=ready.plan.postgres_major,
         kind=ready.plan.kind,
-        log_dir=str(Path(ready.plan.run_dir) / "logs"),
+        log_dir=str(ready.log_dir),
         was_up=was_up,
     )
