@@ -33,6 +33,14 @@ class StillBuilding(Exception):
     """Another session builds the index that this revision needs; wait for it."""
 
 
+class StatementFailed(Exception):
+    """One statement of several failed; the driver's error is the cause."""
+
+    def __init__(self, statement: str) -> None:
+        super().__init__(statement)
+        self.statement = statement
+
+
 @dataclass
 class Patience:
     """What is left of the deadline, over all revisions of a run: only lost time counts."""
@@ -92,9 +100,11 @@ class Exhausted(Exception):
 
 
 def driver_error(exc: BaseException) -> BaseException:
-    """The psycopg error inside what SQLAlchemy wrapped, or the error itself."""
+    """The psycopg error that SQLAlchemy or a StatementFailed wraps, or the error itself."""
     if isinstance(exc, DBAPIError) and isinstance(exc.orig, psycopg.Error):
         return exc.orig
+    if isinstance(exc, StatementFailed) and exc.__cause__ is not None:
+        return exc.__cause__
     return exc
 
 

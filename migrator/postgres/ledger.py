@@ -14,7 +14,9 @@ import socket
 import subprocess
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
@@ -69,6 +71,8 @@ def ensure(conn: Connection) -> None:
         Refused: the database's ledger is of a newer format than this migrator knows.
     """
     with conn.transaction():
+        if exists(conn):
+            return
         conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('migrator:ledger', 0))")
         if not exists(conn):
             conn.execute(files("migrator.postgres").joinpath("sql/ledger.sql").read_bytes())
@@ -149,12 +153,20 @@ def client() -> str:
 
 def git_sha() -> str | None:
     """The commit that is deployed: the pipeline's word for it, else the checkout's."""
-    said = os.environ.get("GITHUB_SHA")
-    if said:
-        return said
+    return os.environ.get("GITHUB_SHA") or _checkout_sha(Path.cwd())
+
+
+@cache
+def _checkout_sha(folder: Path) -> str | None:
+    # Asked once per command, not once per revision.
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=5
+            ["git", "rev-parse", "HEAD"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=5,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

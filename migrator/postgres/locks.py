@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from migrator.errors import Busy
 from migrator.postgres import ledger
@@ -72,7 +72,7 @@ def deployer_lock(
             settings.database.deadline_s if deadline_s is None else deadline_s
         )
         _poll(holding, lock, limit, waiting)
-        yield _raise_epoch(settings, lock)
+        yield _raise_epoch(settings, lock, limit)
 
 
 def _poll(holding: Connection, lock: str, limit: float, waiting: Callable[[str], None]) -> None:
@@ -104,14 +104,25 @@ def _poll(holding: Connection, lock: str, limit: float, waiting: Callable[[str],
         time.sleep(min(POLL_S * random.uniform(0.5, 1.5), max(limit - time.monotonic(), 0)))  # noqa: S311
 
 
-def _raise_epoch(settings: Settings, lock: str) -> Fence:
-    with connect(settings, f"fence {lock}") as conn:
-        row = conn.execute(
-            """INSERT INTO migrator.deployer (lock, epoch, holder) VALUES (%s, 1, %s)
-               ON CONFLICT (lock) DO UPDATE
-               SET epoch = deployer.epoch + 1, holder = excluded.holder, since = clock_timestamp()
-               RETURNING epoch""",
-            (lock, f"{ledger.client()} (process {os.getpid()})"),
-        ).fetchone()
-        assert row is not None
-        return Fence(lock, row[0])
+def _raise_epoch(settings: Settings, lock: str, limit: float) -> Fence:
+    """Fence off whoever lost the lock; waits for a transaction of theirs that is under way."""
+    left_ms = max(1, round((limit - time.monotonic()) * 1000))
+    database = settings.database.model_copy(update={"lock_timeout_ms": left_ms})
+    patient = settings.model_copy(update={"database": database})
+    try:
+        with connect(patient, f"fence {lock}", statement_timeout_ms=0) as conn:
+            row = conn.execute(
+                """INSERT INTO migrator.deployer (lock, epoch, holder) VALUES (%s, 1, %s)
+                   ON CONFLICT (lock) DO UPDATE SET epoch = deployer.epoch + 1,
+                       holder = excluded.holder, since = clock_timestamp()
+                   RETURNING epoch""",
+                (lock, f"{ledger.client()} (process {os.getpid()})"),
+            ).fetchone()
+    except errors.LockNotAvailable as exc:
+        raise Busy(
+            f"a run that has lost the lock {lock!r} is still in a transaction",
+            expected="it to end before the deadline",
+            next_step="wait for it, or end its session (pg_stat_activity), then run this again",
+        ) from exc
+    assert row is not None
+    return Fence(lock, row[0])

@@ -1,0 +1,143 @@
+"""Start the next revision: its file and the rollback script beside it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from migrator.errors import Refused, UsageError
+from migrator.migrations import history
+from migrator.migrations.revision import Phase
+from migrator.settings import Settings
+
+LONGEST_SLUG = 40
+
+_REVISION = '''"""{message}"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{id}"
+down_revision = {revises}
+phase = "{phase}"
+
+
+def upgrade() -> None:
+    raise NotImplementedError("write what {id} changes")
+'''
+
+_ROLLBACK = """\
+-- Undo {id}: {message}
+-- Write here the SQL that takes back what upgrade() in {file} does, without BEGIN or COMMIT.
+-- `migrator up` stores it in the database and refuses the revision until SQL stands here. Where
+-- none can exist, delete this file and write in the revision:
+--   rollback = irreversible("the reason")    with    from migrator import irreversible
+"""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The two files of a revision that is about to be written."""
+
+    id: str
+    revises: str | None
+    path: Path
+    source: str
+    rollback_path: Path
+    rollback_script: str
+
+
+def draft(settings: Settings, message: str, *, phase: Phase = "expand") -> Draft:
+    """Choose the next id and fill in both files; writes nothing.
+
+    The id goes on counting where all ids are numbers (0004 after 0003), and is random hex where
+    they are not.
+
+    Raises:
+        UsageError: the message is empty.
+        Refused: there are two heads.
+        MigratorError: a revision file does not load.
+    """
+    said = " ".join(message.split())
+    if not said:
+        raise UsageError(
+            "the message is empty",
+            expected="one line that says what the revision changes",
+            next_step='migrator new "add a note to orders"',
+        )
+    ids, head = _known(settings)
+    revision = _next_id(ids)
+    slug = _slug(said)
+    path = settings.migrations_dir / "versions" / f"{revision}{'_' * bool(slug)}{slug}.py"
+    source = _REVISION.format(
+        message=_in_docstring(said),
+        id=revision,
+        revises=f'"{head}"' if head else "None",
+        phase=phase,
+    )
+    return Draft(
+        id=revision,
+        revises=head,
+        path=path,
+        source=source,
+        rollback_path=settings.migrations_dir / "rollback" / f"{revision}.sql",
+        rollback_script=_ROLLBACK.format(id=revision, message=said, file=path.name),
+    )
+
+
+def write(drafted: Draft) -> None:
+    """Write both files, and the folders where they are absent; overwrites nothing.
+
+    Raises:
+        Refused: one of the files exists already.
+    """
+    for path in (drafted.path, drafted.rollback_path):
+        if path.exists():
+            raise Refused(
+                f"{path} exists already",
+                expected=f"no file of that name: {drafted.id} is the next revision",
+                next_step="move it away, then run this again",
+            )
+    for path, text in (
+        (drafted.path, drafted.source),
+        (drafted.rollback_path, drafted.rollback_script),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def _known(settings: Settings) -> tuple[list[str], str | None]:
+    if not settings.migrations_dir.is_dir():
+        return [], None
+    files = history.read(settings)
+    return [revision.id for revision in files.revisions], next(iter(files.heads), None)
+
+
+def _next_id(ids: list[str]) -> str:
+    if all(name.isdecimal() for name in ids):
+        width = max((len(name) for name in ids), default=4)
+        return str(max((int(name) for name in ids), default=0) + 1).zfill(width)
+    while (name := secrets.token_hex(6)) in ids:
+        pass
+    return name
+
+
+def _slug(message: str) -> str:
+    plain = unicodedata.normalize("NFKD", message).encode("ascii", "ignore").decode().lower()
+    words = re.findall(r"[a-z0-9]+", plain)
+    slug = words[0][:LONGEST_SLUG] if words else ""
+    for word in words[1:]:
+        if len(slug) + 1 + len(word) > LONGEST_SLUG:
+            break
+        slug += f"_{word}"
+    return slug
+
+
+def _in_docstring(message: str) -> str:
+    escaped = message.replace("\\", "\\\\").replace('"""', r"\"\"\"")
+    return (
+        escaped[:-1] + r"\"" if escaped.endswith('"') and not escaped.endswith(r"\"") else escaped
+    )

@@ -1,0 +1,230 @@
+"""Undo one applied revision by the rollback script that the ledger keeps, not by a file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+import psycopg
+
+from migrator.errors import Busy, MigratorError, Refused
+from migrator.migrations import applied, retry, scripts
+from migrator.migrations.retry import Patience, Retry, StatementFailed
+from migrator.postgres import ledger
+from migrator.postgres.connect import Connection, connect
+from migrator.postgres.ledger import Entry, NewEntry
+from migrator.postgres.locks import Fence
+from migrator.settings import Settings
+
+
+@dataclass(frozen=True)
+class Undone:
+    """One revision that was undone, and the ledger entry that says so."""
+
+    revision: str
+    version: str | None
+    entry: int
+    duration_ms: int
+    retries: int
+
+
+def script_of(entry: Entry) -> str:
+    """Return the rollback script that was stored when the revision was applied; pure.
+
+    Raises:
+        Refused: the entry is of no revision, the revision is irreversible, or the script is not
+            the one that was stored then.
+    """
+    if entry.act != "up":
+        raise Refused(
+            f"entry {entry.entry} is a {entry.act} of {entry.subject}",
+            expected="an entry of a revision: its act is up",
+            next_step="migrator history shows every entry",
+        )
+    if entry.irreversible is not None or entry.rollback_script is None:
+        reason = entry.irreversible or "it was applied without a rollback script"
+        raise Refused(
+            f"revision {entry.subject} is irreversible: {reason}",
+            expected="a revision with a rollback script",
+            next_step="go forward: write a revision that repairs what it did",
+            revision=entry.subject,
+            reason=reason,
+        )
+    if scripts.script_hash(entry.rollback_script) != entry.rollback_hash:
+        raise Refused(
+            f"the rollback script of {entry.subject} in the ledger is tampered: its hash differs",
+            expected=f"the script whose SHA-256 is {entry.rollback_hash}",
+            next_step=f"restore migrator.ledger.rollback_script of entry {entry.entry} from "
+            f"rollback/{entry.subject}.sql in the release's checkout, then run this again",
+            revision=entry.subject,
+        )
+    return entry.rollback_script
+
+
+def shown(settings: Settings, entry: Entry) -> str:
+    """The SQL that `undo_revision` would run, with what it does around it; pure.
+
+    Raises:
+        Refused: as `script_of`.
+    """
+    script = script_of(entry).strip()
+    table = settings.migrations.version_table
+    back = f"{table} goes back to {entry.revises}" if entry.revises else f"{table} is emptied"
+    around = (
+        ("-- outside a transaction:", f"-- then, in one transaction: {back}")
+        if scripts.is_autocommit(script)
+        else ("BEGIN;", f"-- {back}; the ledger gets an entry\nCOMMIT;")
+    )
+    title = f"-- undo {entry.subject} {entry.message or ''}".rstrip()
+    return "\n".join([title, around[0], script, around[1]])
+
+
+def undo_revision(
+    settings: Settings,
+    entry: Entry,
+    *,
+    reason: str,
+    run: UUID,
+    fence: Fence,
+    patience: Patience | None = None,
+    retried: Callable[[Retry], None] = lambda _retry: None,
+) -> Undone:
+    """Run the stored script, set the version table back and record it, in one transaction.
+
+    Needs no file of the revision. A script that begins with `-- migrator: autocommit` runs outside
+    a transaction and can be repeated; version and record follow in one.
+
+    Raises:
+        Refused: as `script_of`; or the revision is not the newest that is applied.
+        Busy: locks lasted until the deadline, or the fence is lost.
+        MigratorError: the script failed; what it did is rolled back.
+    """
+    script = script_of(entry)
+    once = _outside_transaction if scripts.is_autocommit(script) else _in_transaction
+    record = _Record(settings, entry, reason, run, fence)
+    patience = patience or Patience(settings.database.deadline_s)
+    try:
+        (number, duration_ms), retries = retry.patiently(
+            lambda: once(record, script),
+            revision=entry.subject,
+            patience=patience,
+            retried=retried,
+        )
+    except retry.Exhausted as exc:
+        raise _busy(exc, entry) from exc
+    except (StatementFailed, psycopg.Error) as exc:
+        raise _failed(exc, entry, script) from exc
+    return Undone(entry.subject, entry.revises, number, duration_ms, retries)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is written beside the script: version, ledger entry, fence."""
+
+    settings: Settings
+    entry: Entry
+    reason: str
+    run: UUID
+    fence: Fence
+
+    def check(self, conn: Connection) -> None:
+        self.fence.check(conn)
+        _refuse_unless_newest(conn, self.settings, self.entry)
+
+    def write(self, conn: Connection, started: float) -> tuple[int, int]:
+        applied.move_version(
+            conn,
+            self.settings.migrations.version_table,
+            before=self.entry.subject,
+            after=self.entry.revises,
+        )
+        duration_ms = round((time.monotonic() - started) * 1000)
+        return ledger.append(conn, self._entry(duration_ms)), duration_ms
+
+    def _entry(self, duration_ms: int) -> NewEntry:
+        return NewEntry(
+            act="rollback",
+            subject=self.entry.subject,
+            run=self.run,
+            duration_ms=duration_ms,
+            message=self.entry.message,
+            phase=self.entry.phase,
+            revises=self.entry.revises,
+            undoes=self.entry.entry,
+            reason=self.reason,
+        )
+
+
+def _in_transaction(record: _Record, script: str) -> tuple[int, int]:
+    started = time.monotonic()
+    with connect(record.settings, "rollback") as conn:
+        record.check(conn)
+        _execute(conn, script)
+        return record.write(conn, started)
+
+
+def _outside_transaction(record: _Record, script: str) -> tuple[int, int]:
+    started = time.monotonic()
+    with connect(record.settings, "rollback", autocommit=True, statement_timeout_ms=0) as conn:
+        with conn.transaction():
+            record.check(conn)
+        _execute(conn, script)
+        with conn.transaction():
+            record.check(conn)
+            return record.write(conn, started)
+
+
+def _execute(conn: Connection, script: str) -> None:
+    for statement in scripts.split(script):
+        try:
+            conn.execute(statement.encode(), prepare=False)
+        except psycopg.Error as exc:
+            raise StatementFailed(statement) from exc
+
+
+def _refuse_unless_newest(conn: Connection, settings: Settings, entry: Entry) -> None:
+    state = applied.read(conn, settings.migrations.version_table)
+    newest = state.standing[-1] if state.standing else None
+    if newest is not None and newest.entry == entry.entry:
+        return
+    now = f"the newest is {newest.subject}" if newest else "no revision is applied"
+    raise Refused(
+        f"revision {entry.subject} (entry {entry.entry}) is not the newest that is applied; {now}",
+        expected="the newest first: later revisions may stand on it",
+        next_step=f"migrator rollback --to {entry.revises}"
+        if newest and entry.revises
+        else "migrator history",
+        newest=newest.subject if newest else None,
+    )
+
+
+def _busy(exc: retry.Exhausted, entry: Entry) -> Busy:
+    return Busy(
+        f"undoing {entry.subject} gave up after {exc.attempts} attempts: {exc.cause}; "
+        "it is still applied",
+        expected="the locks it needs before the deadline ([database] deadline_s)",
+        next_step="end or wait for what holds them (pg_stat_activity), "
+        "then run migrator rollback again",
+        revision=entry.subject,
+        attempts=exc.attempts,
+    )
+
+
+def _failed(exc: StatementFailed | psycopg.Error, entry: Entry, script: str) -> MigratorError:
+    cause = retry.driver_error(exc)
+    statement = exc.statement if isinstance(exc, StatementFailed) else None
+    at = f"\nin: {scripts.first_line(statement)}" if statement else ""
+    left = (
+        "the revision is still applied; its script runs outside a transaction and can be repeated"
+        if scripts.is_autocommit(script)
+        else "what the script did is rolled back; the revision is still applied"
+    )
+    return MigratorError(
+        f"the rollback script of {entry.subject} failed: {retry.said(cause)}{at}\n{left}",
+        next_step="remove what it met in the database, then run migrator rollback again",
+        revision=entry.subject,
+        statement=statement,
+        sqlstate=getattr(cause, "sqlstate", None),
+    )
