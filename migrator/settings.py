@@ -102,6 +102,7 @@ class Topic(_Section):
     envelope: Literal["plain"] = "plain"
     type: Place = "type"
     id: Place = "id"
+    time: Place | None = None
     payload: str = Field("data", min_length=1)
 
 

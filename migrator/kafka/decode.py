@@ -1,8 +1,9 @@
-"""Open a record's envelope: its type, its id, and the payload still undecoded."""
+"""Open a record's envelope: its type, id and time, and the payload still undecoded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,6 +17,7 @@ WHOLE = "."
 class Envelope(NamedTuple):
     type: str
     id: str | None
+    time: datetime | None  # None: the record's own timestamp counts
     payload: Any  # msgspec.Raw or bytes: JSON text, not yet decoded
 
 
@@ -43,19 +45,20 @@ def envelope_opener(topic: Topic) -> Opener:
         event_id = found.id if "id" in fields else _header(headers(), topic.id)
         if event_type is None:
             raise NoEnvelope(f"the record has no {topic.type}")
+        time = found.time if "time" in fields else _header_time(headers, topic.time)
         payload = found.payload if "payload" in fields else value
-        return Envelope(event_type, None if event_id is None else str(event_id), payload)
+        return Envelope(event_type, None if event_id is None else str(event_id), time, payload)
 
     return opened
 
 
 def _fields(topic: Topic) -> dict[str, str]:
     """Which parts lie in the JSON envelope, and under which field."""
-    places = {"type": topic.type, "id": topic.id, "payload": topic.payload}
+    places = {"type": topic.type, "id": topic.id, "time": topic.time, "payload": topic.payload}
     return {
         part: place
         for part, place in places.items()
-        if not place.startswith(HEADER) and place != WHOLE
+        if place is not None and not place.startswith(HEADER) and place != WHOLE
     }
 
 
@@ -63,6 +66,7 @@ def _decoder(fields: dict[str, str]) -> msgspec.json.Decoder[Any]:
     kinds: dict[str, tuple[Any, Any]] = {
         "type": (str, msgspec.NODEFAULT),
         "id": (str | int | None, None),
+        "time": (datetime | None, None),
         "payload": (msgspec.Raw, msgspec.NODEFAULT),
     }
     struct = msgspec.defstruct(
@@ -83,6 +87,16 @@ def _header(headers: list[tuple[str, bytes]] | None, place: str) -> str | None:
         if key == name and value is not None:
             return value.decode("utf-8", "replace")
     return None
+
+
+def _header_time(
+    headers: Callable[[], list[tuple[str, bytes]] | None], place: str | None
+) -> datetime | None:
+    said = None if place is None else _header(headers(), place)
+    try:
+        return None if said is None else datetime.fromisoformat(said)
+    except ValueError:
+        raise NoEnvelope(f"{place} is no ISO 8601 time: {said!r}") from None
 
 
 def payload_decoder(event: type) -> Callable[[Any], Any]:

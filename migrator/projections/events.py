@@ -47,7 +47,11 @@ TOMBSTONE = "Tombstone"
 
 
 class Meta(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Where an event lies in the log. `timestamp` is the record's, in UTC; never order by it."""
+    """Where an event lies in the log.
+
+    `timestamp` is the event's time where [topics] says where it lies, else the record's; order by
+    the log, never by it.
+    """
 
     topic: str
     partition: int

@@ -18,13 +18,13 @@ from confluent_kafka import Message
 from psycopg import sql
 
 from migrator.errors import MigratorError, Refused, UsageError
-from migrator.kafka.decode import NoEnvelope, envelope_opener, payload_decoder
+from migrator.kafka.decode import Envelope, NoEnvelope, envelope_opener, payload_decoder
 from migrator.kafka.log import Slice, read
 from migrator.kafka.topics import quiet
 from migrator.postgres.connect import Connection, connect
 from migrator.postgres.copy import copy_rows, line_formatter
 from migrator.projections import registry
-from migrator.projections.events import Meta
+from migrator.projections.events import TOMBSTONE, Meta
 from migrator.projections.fold import Fold, NoKey, Unhandled
 from migrator.settings import Settings
 
@@ -138,7 +138,7 @@ class _Worker:
         key = raw_key.decode() if isinstance(raw_key, bytes) else raw_key
         if value is None:
             for fold in folds:
-                fold.bury(key, lambda: _meta(record, "Tombstone", key, None))
+                fold.bury(key, lambda: _meta(record, key, Envelope(TOMBSTONE, None, None, None)))
             return
         envelope = self._open(value, record.headers)
         decoded: dict[type, Any] = {}
@@ -147,12 +147,7 @@ class _Worker:
                 event = fold.definition.handlers[envelope.type].event
                 if event not in decoded:
                     decoded[event] = self._decoders[event](envelope.payload)
-                fold.apply(
-                    envelope.type,
-                    decoded[event],
-                    key,
-                    lambda: _meta(record, envelope.type, key, envelope.id),
-                )
+                fold.apply(envelope.type, decoded[event], key, lambda: _meta(record, key, envelope))
 
     def commit(self, conn: Connection, part: Slice) -> None:
         """Write one partition's rows and its position, for every build, in one transaction."""
@@ -204,7 +199,7 @@ def _write(conn: Connection, target: Target, fold: Fold) -> None:
     )
 
 
-def _meta(record: Message, event_type: str, key: str | None, event_id: str | None) -> Meta:
+def _meta(record: Message, key: str | None, envelope: Envelope) -> Meta:
     _, timestamp = record.timestamp()
     topic, partition, offset = record.topic(), record.partition(), record.offset()
     assert topic is not None
@@ -214,10 +209,10 @@ def _meta(record: Message, event_type: str, key: str | None, event_id: str | Non
         topic=topic,
         partition=partition,
         offset=offset,
-        timestamp=datetime.fromtimestamp(timestamp / 1000, UTC),
-        type=event_type,
+        timestamp=envelope.time or datetime.fromtimestamp(timestamp / 1000, UTC),
+        type=envelope.type,
         key=key,
-        id=event_id,
+        id=envelope.id,
     )
 
 
