@@ -77,6 +77,15 @@ def db(database_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
 
 
 @pytest.fixture
+def role(db: psycopg.Connection[tuple[Any, ...]]) -> Iterator[str]:
+    """A fresh role that may log in and nothing more."""
+    name = f"role_{uuid.uuid4().hex[:12]}"
+    db.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+    yield name
+    db.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+
+
+@pytest.fixture
 def brokers(servers: tuple[str, str]) -> str:
     return servers[1]
 

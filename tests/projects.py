@@ -88,3 +88,16 @@ def count(db, table: str = "orders") -> int:
 
 def states(db) -> dict[int, str]:
     return dict(db.execute("SELECT build, state FROM migrator.build ORDER BY build").fetchall())
+
+
+def revision(project, number: str, revises: str | None, ddl: str, undo: str) -> None:
+    """Write one revision with its rollback script."""
+    folder = project.root / "migrations"
+    for name in ("versions", "rollback"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "versions" / f"{number}_r.py").write_text(
+        f'"""Revision {number}."""\nfrom alembic import op\n'
+        f"revision = {number!r}\ndown_revision = {revises!r}\nphase = 'expand'\n\n"
+        f"def upgrade() -> None:\n    op.execute({ddl!r})\n"
+    )
+    (folder / "rollback" / f"{number}.sql").write_text(undo)

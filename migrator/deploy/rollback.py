@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from psycopg import sql
-
 from migrator.errors import Refused, UsageError
 from migrator.postgres import ledger
 from migrator.postgres.connect import Connection, connect
