@@ -106,17 +106,25 @@ def _running(folder: Path) -> Ready | None:
 
 def _answers(addresses: Addresses) -> bool:
     import psycopg
+
+    try:
+        psycopg.connect(addresses.database_url, connect_timeout=_ANSWER_TIMEOUT_S).close()
+    except psycopg.OperationalError:
+        return False
+    return not addresses.bootstrap_servers or _broker_answers(addresses.bootstrap_servers)
+
+
+def _broker_answers(bootstrap_servers: str) -> bool:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    host, port = addresses.bootstrap_servers.rsplit(":", 1)
+    host, port = bootstrap_servers.rsplit(":", 1)
+    client = {"bootstrap.servers": bootstrap_servers, "log_level": 0}
     try:
-        # Without this the broker's client would try for all its time, even if nobody listens.
+        # Without this the client would try for all its time, even if nobody listens.
         socket.create_connection((host, int(port)), timeout=_ANSWER_TIMEOUT_S).close()
-        psycopg.connect(addresses.database_url, connect_timeout=_ANSWER_TIMEOUT_S).close()
-        broker = {"bootstrap.servers": addresses.bootstrap_servers, "log_level": 0}
-        AdminClient(broker).list_topics(timeout=_ANSWER_TIMEOUT_S)
-    except (OSError, psycopg.OperationalError, KafkaException):
+        AdminClient(client).list_topics(timeout=_ANSWER_TIMEOUT_S)
+    except (OSError, KafkaException):
         return False
     return True
 

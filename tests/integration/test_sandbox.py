@@ -83,6 +83,15 @@ def own_state(temporary, monkeypatch):
     standing.down()
 
 
+@pytest.fixture
+def postgres_only(own_state, monkeypatch):
+    """Let `sandbox up` start PostgreSQL alone, where the broker makes no difference."""
+    plan = parts.make_plan
+    monkeypatch.setattr(
+        parts, "make_plan", lambda *given, **named: plan(*given, **{**named, "with_kafka": False})
+    )
+
+
 def run_folders(temporary):
     return list(temporary.glob("migrator-sandbox-*"))
 
@@ -356,6 +365,30 @@ class TestStanding:
         assert run_folders(temporary) == []
         wait_until_gone([keeper.keeper_pid])
 
+    @pytest.mark.usefixtures("postgres_only")
+    def test_up_replaces_a_sandbox_that_does_not_answer(self, own_state):
+        standing.up(None, "embedded", print)
+        os.kill(state.read(own_state).addresses.postgres_pid, signal.SIGINT)
+        lines = []
+        wait_until(
+            lambda: not standing._answers(state.read(own_state).addresses), "PostgreSQL is down"
+        )
+
+        assert not standing.up(None, "embedded", lines.append).was_up
+
+        assert lines == ["The sandbox that is up does not answer; stopping it ..."]
+
+    def test_a_broker_that_is_gone_does_not_answer(self):
+        (port,) = server.free_ports(1)
+
+        assert not standing._broker_answers(f"127.0.0.1:{port}")
+
+    def test_a_broker_that_hangs_does_not_answer(self, monkeypatch):
+        monkeypatch.setattr(standing, "_ANSWER_TIMEOUT_S", 0.3)
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            assert not standing._broker_answers(f"127.0.0.1:{mute.getsockname()[1]}")
+
+    @pytest.mark.usefixtures("postgres_only")
     def test_up_clears_what_a_killed_keeper_left(self, own_state, temporary):
         first = standing.up(None, "embedded", print)
         found = state.read(own_state)
@@ -368,15 +401,14 @@ class TestStanding:
         assert not second.was_up
         assert second.log_dir != first.log_dir
 
-    def test_up_replaces_a_sandbox_that_does_not_answer(self, own_state):
-        standing.up(None, "embedded", print)
-        os.kill(state.read(own_state).addresses.kafka_pid, signal.SIGKILL)
-        lines = []
+    def test_up_waits_for_a_sandbox_that_another_up_is_starting(self, own_state):
+        command = [sys.executable, "-m", "migrator", "sandbox", "up"]
+        others = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
 
-        second = standing.up(None, "embedded", lines.append)
+        answers = {other.communicate(timeout=DEADLINE_S)[0] for other in others}
 
-        assert not second.was_up
-        assert lines == ["The sandbox that is up does not answer; stopping it ..."]
+        assert len(answers) == 1
+        assert answers != {b""}
 
     def test_down_never_signals_a_process_that_is_not_its_keeper(self, own_state):
         with subprocess.Popen(["sleep", "60"]) as bystander:
