@@ -61,7 +61,8 @@ def draft(settings: Settings, message: str, *, phase: Phase = "expand") -> Draft
         Refused: there are two heads.
         MigratorError: a revision file does not load.
     """
-    said = " ".join(message.split())
+    words = ("".join(filter(str.isprintable, word)) for word in message.split())
+    said = " ".join(word for word in words if word)
     if not said:
         raise UsageError(
             "the message is empty",
