@@ -19,6 +19,13 @@ from migrator.sandbox import machine
 from migrator.sandbox.plan import Answer, Plan, Ready
 
 STOP_MARGIN_S = 10.0
+# The keeper finds what we find, however we came to find it; last, so that nothing is hidden by it.
+_START = """
+import os, sys
+sys.path += [each for each in sys.argv.pop(1).split(os.pathsep) if each not in sys.path]
+from migrator.sandbox.keeper import main
+sys.exit(main())
+"""
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,9 @@ def _log(run_dir: Path) -> Path:
 
 def _spawn(plan: Plan, run_dir: Path) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if name[:2] != "PG"}
-    environment["PYTHONPATH"] = str(Path(migrator.__file__).parent.parent)
-    command = [sys.executable, "-P", "-m", "migrator.sandbox.keeper"]
+    folders = [*filter(None, sys.path), str(Path(migrator.__file__).parent.parent)]
+    search = os.pathsep.join(str(Path(each).absolute()) for each in folders)
+    command = [sys.executable, "-P", "-c", _START, search]
     arguments = [msgspec.json.encode(plan).decode(), str(run_dir)]
     with _log(run_dir).open("ab") as errors:
         return subprocess.Popen(

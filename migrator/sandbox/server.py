@@ -16,7 +16,7 @@ from migrator.errors import MigratorError
 from migrator.sandbox import machine
 from migrator.sandbox.watchdog import Watchdog
 
-READY_DEADLINE_S = 60.0
+READY_DEADLINE_S = 90.0
 _POLL_S = 0.02
 _LAST_LINES = 15
 _PORT_IS_TAKEN = "Address already in use"

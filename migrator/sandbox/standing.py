@@ -16,7 +16,7 @@ from migrator.sandbox import artifacts, cache, launch, parts, session, state
 from migrator.sandbox.plan import Addresses, Ready
 
 _COMMAND_LOCK = "sandbox-command.lock"
-_START_DEADLINE_S = 90.0
+_START_DEADLINE_S = 120.0
 _POLL_S = 0.05
 _ANSWER_TIMEOUT_S = 5
 
