@@ -82,7 +82,8 @@ def errors_rendered(app: App) -> Iterator[None]:
     from migrator.errors import MigratorError
 
     try:
-        yield
+        with _drivers_translated():
+            yield
     except MigratorError as exc:
         if app.json:
             click.echo(json.dumps(exc.as_json(), default=str, indent=2))
@@ -90,3 +91,17 @@ def errors_rendered(app: App) -> Iterator[None]:
             first, *rest = str(exc).splitlines()
             click.echo("\n".join([f"error: {first}", *(f"  {line}" for line in rest)]), err=True)
         raise SystemExit(exc.exit_code) from None
+
+
+@contextmanager
+def _drivers_translated() -> Iterator[None]:
+    """Let no error of a driver past: where the work did not explain it, its adapter does."""
+    try:
+        yield
+    except Exception as exc:
+        psycopg = sys.modules.get("psycopg")
+        if psycopg is None or not isinstance(exc, psycopg.Error):
+            raise
+        from migrator.postgres.connect import translated
+
+        raise translated(exc) from exc

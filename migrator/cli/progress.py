@@ -1,4 +1,4 @@
-"""Show a rebuild as it goes: bars with rate and time left on a terminal, plain lines elsewhere."""
+"""Show a rebuild as it goes, on stderr: bars with rate and time left, or plain lines."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from migrator.cli.context import App
+import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
@@ -21,13 +22,16 @@ PLAIN_EVERY_S = 5.0
 
 
 @contextmanager
-def replay_progress(app: App) -> Iterator[Listener]:
+def replay_progress() -> Iterator[Listener]:
     """Give the listener that a rebuild reports to."""
-    if app.console.is_terminal:
-        with _bars(app) as bars:
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        with _bars(console) as bars:
             yield _Terminal(bars).heard
     else:
-        yield _Plain(app).heard
+        yield _Plain().heard
 
 
 @dataclass
@@ -63,8 +67,7 @@ class _Totals:
 class _Plain:
     """A line a step, and one every few seconds while replaying."""
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self) -> None:
         self._totals = _Totals()
         self._next_line = time.monotonic() + PLAIN_EVERY_S
 
@@ -72,16 +75,17 @@ class _Plain:
         from migrator.projections.rebuild import Step
 
         if isinstance(said, Step):
-            self._app.say(f"{said.step}: {said.detail}")
+            click.echo(f"{said.step}: {said.detail}", err=True)
             self._totals = _Totals()
             return
         self._totals.add(said)
         if time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + PLAIN_EVERY_S
             totals = self._totals
-            self._app.say(
+            click.echo(
                 f"replay: {totals.read:,} of {totals.total:,} events, "
-                f"{totals.rate:,.0f} events/s, {totals.seconds_left:.0f} s left"
+                f"{totals.rate:,.0f} events/s, {totals.seconds_left:.0f} s left",
+                err=True,
             )
 
 
@@ -109,7 +113,7 @@ class _Terminal:
         )
 
 
-def _bars(app: App) -> Bars:
+def _bars(console: Console) -> Bars:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -131,5 +135,5 @@ def _bars(app: App) -> Bars:
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
-        console=app.console,
+        console=console,
     )

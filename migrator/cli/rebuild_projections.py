@@ -61,7 +61,7 @@ def command(
         return
     from migrator.cli.progress import replay_progress
 
-    with replay_progress(app) as listener:
+    with replay_progress() as listener:
         report = rebuild.rebuild(app.settings, chosen, options, listener=listener)
     app.emit(_document(report), _text(report))
 

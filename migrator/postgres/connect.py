@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from migrator.errors import CannotConnect, Refused
+from migrator.errors import Busy, CannotConnect, MigratorError, Refused
 
 if TYPE_CHECKING:
     from migrator.settings import Settings
@@ -56,7 +56,7 @@ def connect(
             options=" ".join(f"-c {name}={value}" for name, value in options.items()),
         )
     except psycopg.OperationalError as exc:
-        raise _translated(exc, conninfo) from exc
+        raise _unreachable(exc, conninfo) from exc
 
 
 def refuse_pooler(conninfo: str) -> None:
@@ -80,7 +80,30 @@ def shown(conninfo: str) -> str:
     return make_conninfo("", **{k: v for k, v in parts.items() if k not in ("password", "options")})
 
 
-def _translated(exc: psycopg.OperationalError, conninfo: str) -> CannotConnect:
+def translated(exc: psycopg.Error) -> MigratorError:
+    """What an error of the driver means to the one who ran the command."""
+    said = exc.diag.message_primary or str(exc).strip().splitlines()[0]
+    again = "run the same command again: it goes on from what is committed"
+    match exc:
+        case psycopg.errors.InsufficientPrivilege():
+            return MigratorError(
+                f"PostgreSQL refuses: {said}",
+                next_step="migrator doctor says which grant is missing",
+                sqlstate=exc.sqlstate,
+            )
+        case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
+            return Busy(f"a lock was not to be had: {said}", next_step=again, sqlstate=exc.sqlstate)
+        case psycopg.OperationalError() if exc.sqlstate is None or exc.sqlstate[:2] in ("57", "08"):
+            return CannotConnect(f"the connection to PostgreSQL was lost: {said}", next_step=again)
+        case _:
+            return MigratorError(
+                f"PostgreSQL refuses a statement: {said}",
+                sqlstate=exc.sqlstate,
+                hint=exc.diag.message_hint,
+            )
+
+
+def _unreachable(exc: psycopg.OperationalError, conninfo: str) -> CannotConnect:
     text = str(exc).lower()
     where = shown(conninfo) or "the server that PG* names"
     if "password authentication failed" in text or "no password supplied" in text:

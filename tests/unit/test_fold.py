@@ -1,0 +1,179 @@
+"""Folding: pure, in order, one row a key."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.orm import Mapped, mapped_column
+
+from migrator import Event, Meta, Projection, Tombstone, on
+from migrator.projections.fold import Fold, NoKey, Unhandled
+
+
+class Added(Event):
+    amount: int
+    owner: str = "x"
+
+
+class Closed(Event):
+    pass
+
+
+class Account(Projection, topic="accounts"):
+    __tablename__ = "accounts"
+    ignores = ("Seen",)
+    FACTOR = 2
+
+    account: Mapped[str] = mapped_column(primary_key=True)
+    balance: Mapped[int] = mapped_column(default=0)
+    history: Mapped[list[int]] = mapped_column(default=list)
+    last: Mapped[datetime | None]
+
+    @on(Added)
+    def added(self, event: Added, meta: Meta) -> None:
+        self.balance += self.doubled(event.amount)
+        self.history.append(event.amount)
+        self.last = meta.timestamp
+
+    @on(Closed)
+    def closed(self, event: Closed) -> None:
+        self.delete()
+
+    def doubled(self, amount: int) -> int:
+        return amount * self.FACTOR
+
+
+META = Meta(topic="t", partition=0, offset=1, timestamp=datetime(2026, 1, 1, tzinfo=UTC), type="x")
+
+
+def folded(*events: tuple[str, Any]) -> dict[Any, Any]:
+    fold = Fold(Account.__definition__)
+    for key, event in events:
+        if event is None:
+            fold.bury(key, lambda: META)
+        else:
+            fold.apply(type(event).__name__, event, key, lambda: META)
+    return fold.rows
+
+
+def test_a_row_begins_with_its_key_and_defaults():
+    row = folded(("a", Added(amount=0)))["a"]
+    assert (row.account, row.balance, row.history, row.last) == ("a", 0, [0], META.timestamp)
+
+
+def test_events_of_one_key_fold_into_one_row_in_order():
+    row = folded(("a", Added(amount=1)), ("b", Added(amount=9)), ("a", Added(amount=2)))["a"]
+    assert (row.balance, row.history) == (6, [1, 2])
+
+
+def test_mutable_defaults_are_not_shared_between_rows():
+    rows = folded(("a", Added(amount=1)), ("b", Added(amount=2)))
+    assert (rows["a"].history, rows["b"].history) == ([1], [2])
+
+
+def test_a_deleted_row_is_gone_and_a_later_event_starts_afresh():
+    assert folded(("a", Added(amount=1)), ("a", Closed())) == {}
+    row = folded(("a", Added(amount=1)), ("a", Closed()), ("a", Added(amount=5)))["a"]
+    assert row.history == [5]
+
+
+def test_a_tombstone_deletes_the_row_and_of_an_unknown_key_nothing():
+    assert folded(("a", Added(amount=1)), ("a", None), ("b", None)) == {}
+
+
+def test_a_tombstone_handler_decides_for_itself():
+    class Kept(Projection, topic="t"):
+        __tablename__ = "kept"
+        key: Mapped[str] = mapped_column(primary_key=True)
+        gone: Mapped[bool] = mapped_column(default=False)
+
+        @on(Added)
+        def added(self, event: Added) -> None: ...
+
+        @on(Tombstone)
+        def buried(self, event: None) -> None:
+            self.gone = True
+
+    fold = Fold(Kept.__definition__)
+    fold.bury("a", lambda: META)
+    assert fold.rows["a"].gone is True
+
+
+def test_a_handler_cannot_invent_a_column():
+    class Wrong(Projection, topic="t"):
+        __tablename__ = "wrong"
+        key: Mapped[str] = mapped_column(primary_key=True)
+
+        @on(Added)
+        def added(self, event: Added) -> None:
+            self.kye = 1  # type: ignore[attr-defined]
+
+    with pytest.raises(AttributeError, match="kye"):
+        Fold(Wrong.__definition__).apply("Added", Added(amount=1), "a", lambda: META)
+
+
+def test_an_unhandled_type_is_refused_and_an_ignored_one_is_not_wanted():
+    fold = Fold(Account.__definition__)
+    assert fold.wants("Added")
+    assert not fold.wants("Seen")
+    with pytest.raises(Unhandled, match="accounts has no handler for Touched"):
+        fold.wants("Touched")
+
+
+def test_a_record_without_a_key_has_no_row():
+    with pytest.raises(NoKey, match="no key"):
+        folded((None, Added(amount=1)))
+
+
+class Owner(
+    Projection, topic="t", key=lambda event: (event.owner, event.amount), co_partitioned=True
+):
+    __tablename__ = "owners"
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    amount: Mapped[int] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(default=0)
+
+    @on(Added)
+    def added(self, event: Added) -> None:
+        self.count += 1
+
+
+def test_a_key_of_several_columns_fills_them_all():
+    fold = Fold(Owner.__definition__)
+    fold.apply("Added", Added(amount=3, owner="o"), "whatever", lambda: META)
+    row = fold.rows["o", 3]
+    assert (row.owner, row.amount, row.count) == ("o", 3, 1)
+
+
+def test_a_tombstone_has_no_event_to_take_a_key_from():
+    with pytest.raises(NoKey, match="tombstone"):
+        Fold(Owner.__definition__).bury("a", lambda: META)
+
+
+events = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.one_of(st.integers(-5, 5).map(lambda n: Added(amount=n)), st.just(Closed()), st.none()),
+    )
+)
+
+
+@given(events)
+def test_folding_twice_gives_the_same_rows(log):
+    def shown(rows):
+        return {k: (r.account, r.balance, r.history, r.last) for k, r in rows.items()}
+
+    assert shown(folded(*log)) == shown(folded(*log))
+
+
+@given(events)
+def test_keys_fold_apart(log):
+    together = folded(*log)
+    apart = {}
+    for key in "abc":
+        apart |= folded(*[(k, e) for k, e in log if k == key])
+    assert {k: r.history for k, r in together.items()} == {k: r.history for k, r in apart.items()}
