@@ -107,9 +107,15 @@ def _migrate(
         written.append((ledger.append(conn, _entry(run, revision, duration_ms)), duration_ms))
         run.fence.check(conn)
 
-    step = MigrationStep.upgrade_from_script(
-        run.history.scripts.revision_map, render.script(run.history, revision)
-    )
+    script = render.script(run.history, revision)
+    step = MigrationStep.upgrade_from_script(run.history.scripts.revision_map, script)
+
+    def upgrade() -> None:
+        script.module.upgrade()
+        # What pg_dump writes empties the search_path, and the version table is found by it.
+        connection.exec_driver_sql("RESET search_path")
+
+    step.migration_fn = upgrade
     try:
         with render.environment(
             run.history.scripts,

@@ -84,8 +84,11 @@ def exists(conn: Connection) -> bool:
     Raises:
         Refused: it is of a newer format than this migrator knows.
     """
-    found = conn.execute("SELECT to_regclass('migrator.format') IS NOT NULL").fetchone()
-    if found != (True,):
+    # Not to_regclass: a session that has once seen nothing there may go on answering so.
+    found = conn.execute(
+        "SELECT FROM pg_tables WHERE schemaname = 'migrator' AND tablename = 'format'"
+    ).fetchone()
+    if found is None:
         return False
     version = conn.execute("SELECT max(version) FROM migrator.format").fetchone()
     if version is not None and version[0] > FORMAT:

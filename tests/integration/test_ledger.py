@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from dataclasses import fields
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from migrator.errors import Refused
+from migrator.migrations import undo, up
+from migrator.postgres import ledger
+from migrator.postgres.connect import connect
+from migrator.postgres.ledger import NewEntry
+from migrator.postgres.locks import deployer_lock
+from tests import revisions
+
+
+@pytest.fixture
+def settings(tmp_path, make_settings):
+    return make_settings(tmp_path)
+
+
+@pytest.fixture
+def conn(settings):
+    with connect(settings, "test", autocommit=True) as conn:
+        ledger.ensure(conn)
+        yield conn
+
+
+def new(subject="0001", **more) -> NewEntry:
+    return NewEntry(**{"act": "up", "subject": subject, "run": uuid4(), "duration_ms": 7, **more})
+
+
+def test_an_entry_is_read_as_it_was_written(conn):
+    written = new(message="Grüße", phase="expand", revises="0000", rollback_script="SELECT 1;")
+    with conn.transaction():
+        number = ledger.append(conn, written)
+    (entry,) = ledger.entries(conn)
+    assert entry.entry == number
+    for field in fields(NewEntry):
+        assert getattr(entry, field.name) == getattr(written, field.name)
+    assert entry.role == "postgres"
+    assert entry.client == ledger.client()
+    assert entry.applied_at.tzinfo is not None
+
+
+def test_a_stranger_can_verify_the_chain_by_the_documented_recipe(conn, settings):
+    for number in range(3):
+        with conn.transaction():
+            ledger.append(conn, new(f"{number:04}", message=f"Nr. {number} ü"))
+    names = [
+        *("act", "build", "duration_ms", "irreversible", "message", "phase", "reason"),
+        *("replaced_build", "revises", "rollback_hash", "rollback_script", "run"),
+        *("source_hash", "subject", "undoes"),
+    ]
+    previous = ""
+    rows = conn.execute("SELECT to_jsonb(l) FROM migrator.ledger l ORDER BY entry").fetchall()
+    for (row,) in rows:
+        said = json.dumps({name: row[name] for name in names}, sort_keys=True)
+        assert row["previous_hash"] == previous
+        previous = hashlib.sha256(f"{previous}\n{said}".encode()).hexdigest()
+        assert row["entry_hash"] == previous
+
+
+def test_ensure_can_be_repeated_and_leaves_no_transaction_open(conn, settings):
+    with connect(settings, "test") as other:
+        ledger.ensure(other)
+        assert other.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+
+def test_two_starters_at_once_make_one_ledger(settings):
+    failures = []
+    barrier = threading.Barrier(4)
+
+    def start():
+        with connect(settings, "test") as conn:
+            barrier.wait()
+            try:
+                ledger.ensure(conn)
+            except Exception as exc:  # noqa: BLE001 - reported below
+                failures.append(exc)
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_ledger_of_a_newer_format_is_refused(conn, settings):
+    conn.execute("INSERT INTO migrator.format VALUES (2)")
+    with pytest.raises(Refused, match="the ledger is of format 2"):
+        ledger.entries(conn)
+
+
+def test_a_rollback_without_a_reason_is_refused_by_the_table(conn):
+    with conn.transaction():
+        number = ledger.append(conn, new())
+    with pytest.raises(psycopg.errors.CheckViolation), conn.transaction():
+        ledger.append(conn, new(act="rollback", undoes=number, reason=""))
+
+
+def test_an_entry_is_undone_at_most_once(conn):
+    with conn.transaction():
+        number = ledger.append(conn, new())
+        ledger.append(conn, new(act="rollback", undoes=number, reason="why"))
+    with pytest.raises(psycopg.errors.UniqueViolation), conn.transaction():
+        ledger.append(conn, new(act="rollback", undoes=number, reason="why"))
+
+
+def test_the_pipelines_commit_is_recorded(conn, monkeypatch):
+    monkeypatch.setenv("GITHUB_SHA", "f00d")
+    with conn.transaction():
+        ledger.append(conn, new())
+    assert ledger.entries(conn)[0].git_sha == "f00d"
+
+
+def test_history_of_an_untouched_database_says_so(settings, cli):
+    result = cli("history")
+    assert result.exit_code == 0
+    assert "migrator has done nothing to this database yet" in result.stdout
+    assert json.loads(cli("--json", "history").stdout) == {"entries": [], "total": 0}
+
+
+@pytest.fixture
+def rolled_back(tmp_path, settings):
+    """0001 and 0002 applied, 0002 undone."""
+    revisions.tables(tmp_path, 2)
+    up.up(settings)
+    with connect(settings, "test") as conn:
+        last = ledger.entries(conn)[-1]
+    with deployer_lock(settings, "deploy") as fence:
+        undo.undo_revision(settings, last, reason="it was slow", run=uuid4(), fence=fence)
+
+
+def test_history_shows_the_newest_first_with_reasons(rolled_back, cli):
+    lines = cli("history").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["entry", "3", "2", "1"]
+    assert "rollback 0002" in lines[1]
+    assert "it was slow" in lines[1]
+    assert "Revision 0002 (undone by 3)" in lines[2]
+
+
+def test_history_works_without_any_file(rolled_back, tmp_path, cli):
+    (tmp_path / "migrations").rename(tmp_path / "elsewhere")
+    assert len(cli("history").stdout.splitlines()) == 4
+
+
+def test_history_can_be_limited(rolled_back, cli):
+    lines = cli("history", "--limit", "1").stdout.splitlines()
+    assert lines[1].startswith("3 ")
+    assert lines[2] == "2 older entries; --limit 3 shows all"
+
+
+def test_history_for_programs_holds_every_column(rolled_back, cli):
+    document = json.loads(cli("--json", "history", "--limit", "1").stdout)
+    (entry,) = document["entries"]
+    assert (entry["act"], entry["undoes"], document["total"]) == ("rollback", 2, 3)
+    assert {"entry_hash", "previous_hash", "role", "client", "git_sha"} <= set(entry)
