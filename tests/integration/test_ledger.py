@@ -1,9 +1,12 @@
 from __future__ import annotations
 
-import hashlib
 import json
+import re
+import subprocess
+import sys
 import threading
 from dataclasses import fields
+from pathlib import Path
 from uuid import uuid4
 
 import psycopg
@@ -16,6 +19,8 @@ from migrator.postgres.connect import connect
 from migrator.postgres.ledger import NewEntry
 from migrator.postgres.locks import deployer_lock
 from tests import revisions
+
+DOCS = Path(__file__).parents[2] / "docs/ledger.md"
 
 
 @pytest.fixture
@@ -47,22 +52,53 @@ def test_an_entry_is_read_as_it_was_written(conn):
     assert entry.applied_at.tzinfo is not None
 
 
-def test_a_stranger_can_verify_the_chain_by_the_documented_recipe(conn, settings):
+@pytest.fixture
+def documented(database_url):
+    """The program in docs/ledger.md that verifies a chain."""
+    (program,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", program, database_url],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_the_documented_program_verifies_the_chain(conn, documented):
     for number in range(3):
         with conn.transaction():
-            ledger.append(conn, new(f"{number:04}", message=f"Nr. {number} ü"))
-    names = [
-        *("act", "build", "duration_ms", "irreversible", "message", "phase", "reason"),
-        *("replaced_build", "revises", "rollback_hash", "rollback_script", "run"),
-        *("source_hash", "subject", "undoes"),
-    ]
-    previous = ""
-    rows = conn.execute("SELECT to_jsonb(l) FROM migrator.ledger l ORDER BY entry").fetchall()
-    for (row,) in rows:
-        said = json.dumps({name: row[name] for name in names}, sort_keys=True)
-        assert row["previous_hash"] == previous
-        previous = hashlib.sha256(f"{previous}\n{said}".encode()).hexdigest()
-        assert row["entry_hash"] == previous
+            ledger.append(
+                conn, new(f"{number:04}", message="ü \U0001f680", rollback_script="a\n'b")
+            )
+    assert documented().stdout.startswith("the chain holds; its last link is ")
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "UPDATE migrator.ledger SET reason = 'x' WHERE entry = 2",
+        "DELETE FROM migrator.ledger WHERE entry = 2",
+        "UPDATE migrator.ledger SET entry_hash = 'x' WHERE entry = 1",
+    ],
+)
+def test_the_documented_program_finds_a_tampered_entry(conn, documented, tampering):
+    for number in range(3):
+        with conn.transaction():
+            ledger.append(conn, new(f"{number:04}"))
+    conn.execute(tampering)
+    assert "is tampered" in documented().stderr
+
+
+def test_every_column_is_documented(conn):
+    columns = conn.execute(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'migrator'"
+    )
+    page = DOCS.read_text()
+    assert {name for (name,) in columns if f"`{name}`" not in page} == {"version"}
 
 
 def test_ensure_can_be_repeated_and_leaves_no_transaction_open(conn, settings):
