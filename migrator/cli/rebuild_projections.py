@@ -119,6 +119,8 @@ def _text(report: Report) -> str:
             f"{each.projection}: build {each.build}, {each.rows:,} rows from {each.events:,} events"
         )
         lines += [f"  passed: {r.check} ({r.found})" for r in each.results]
+        if each.lag_events:
+            lines.append(f"  {each.lag_events:,} events have come since; a rebuild takes them in")
     if report.swapped is None:
         return "\n".join([*lines, "Not cut over: run the same command without --no-cut-over."])
     archived = [str(m.outgoing.build) for m in report.swapped.moves if m.outgoing]

@@ -13,7 +13,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,8 @@ def deployer_lock(
     Raises:
         Busy: somebody else held it until the deadline.
     """
-    with connect(settings, f"lock {lock}", statement_timeout_ms=0) as holding:
+    # Closed, never committed: a session that a server restart has ended must not fail work that is done.
+    with closing(connect(settings, f"lock {lock}", statement_timeout_ms=0)) as holding:
         ledger.ensure(holding)
         limit = time.monotonic() + (
             settings.database.deadline_s if deadline_s is None else deadline_s

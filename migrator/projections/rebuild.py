@@ -54,12 +54,13 @@ Listener = Callable[[Step | Progress], None]
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """One rebuilt projection."""
+    """One rebuilt projection. `lag_events` is what has come to its topic since it was read."""
 
     projection: str
     build: int
     rows: int
     events: int
+    lag_events: int
     results: tuple[Result, ...]
 
 
@@ -113,13 +114,15 @@ def rebuild(
             _replay(conn, settings, [w for w in work if w.topic is topic], clock)
         for each in work:
             _load(conn, each, clock)
-        verified = [_verify(conn, each, clock) for each in work]
+        results = [_verify(conn, each, clock) for each in work]
         run, swapped = uuid4(), None
         if options.cut_over:
             with clock.step("cut-over", "making the new tables live"):
                 moves = [swap.move_for(conn, _now(conn, each).build) for each in work]
                 swapped = swap.swap(conn, settings, moves, run=run)
-        return Report(run, tuple(verified), swapped, clock.seconds)
+        ends = {name: topics.describe(settings.kafka_config, name) for name in ranges}
+        rebuilt = [_rebuilt(conn, w, r, ends) for w, r in zip(work, results, strict=True)]
+        return Report(run, tuple(rebuilt), swapped, clock.seconds)
 
 
 def preflight(
@@ -171,6 +174,8 @@ def _prepare(
     options: Options,
 ) -> _Work:
     """Find the unfinished build of this very definition, or begin one; clear others away."""
+    schema = registered.definition.schema or settings.projections.schema_
+    swap.live_build(conn, registered.name, schema, registered.definition.table.name)
     found = builds.find(conn, registered.name, (*builds.UNFINISHED, "failed"))
     resumable = None
     for build in found:
@@ -179,8 +184,7 @@ def _prepare(
             resumable = build
         else:
             builds.drop(conn, build, "aborted")
-    build = resumable or builds.create(conn, registered, settings.projections.schema_, topic)
-    swap.refuse_attachments(conn, swap.move_for(conn, build))
+    build = resumable or builds.create(conn, registered, schema, topic)
     return _Work(registered, topic, build)
 
 
@@ -254,15 +258,28 @@ def _load(conn: Connection, work: _Work, clock: _Clock) -> None:
         _now(conn, work)
 
 
-def _verify(conn: Connection, work: _Work, clock: _Clock) -> Rebuilt:
+def _verify(conn: Connection, work: _Work, clock: _Clock) -> list[Result]:
     results: list[Result] = []
     if work.build.state == "loaded":
         with clock.step("verify", f"checking {work.registered.name}"):
             results = checks.verify(conn, work.build, work.registered.definition)
         _now(conn, work)
-    events = sum(p.events for p in builds.positions(conn, work.build.build))
+    return results
+
+
+def _rebuilt(
+    conn: Connection, work: _Work, results: list[Result], ends: dict[str, TopicRange]
+) -> Rebuilt:
+    positions = builds.positions(conn, work.build.build)
+    reached = {p.partition: p.next_offset for p in positions}
+    parts = ends[work.registered.definition.topic].partitions
     return Rebuilt(
-        work.registered.name, work.build.build, work.build.rows or 0, events, tuple(results)
+        projection=work.registered.name,
+        build=work.build.build,
+        rows=work.build.rows or 0,
+        events=sum(p.events for p in positions),
+        lag_events=sum(max(p.end - reached.get(p.partition, 0), 0) for p in parts),
+        results=tuple(results),
     )
 
 

@@ -159,7 +159,7 @@ class _Worker:
         except psycopg.DataError as exc:
             raise Refused(
                 f"PostgreSQL does not take a row of partition {part.partition}: "
-                f"{str(exc).strip().splitlines()[0]}",
+                f"{exc.diag.message_primary} ({exc.diag.context})",
                 expected="values that fit the projection's columns",
                 next_step="correct the projection, then run the same command again",
             ) from exc

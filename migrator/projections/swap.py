@@ -54,43 +54,49 @@ class Swapped:
     held_ms: float
 
 
-def move_for(conn: Connection, incoming: Build, *, undoes: int | None = None) -> Move:
+def move_for(conn: Connection, incoming: Build) -> Move:
     """Pair a build with the live one that it replaces; read-only.
 
     Raises:
-        Refused: a table that no build owns stands where the build would go.
+        Refused: as `live_build`.
     """
-    live = next(iter(builds.find(conn, incoming.projection, ["live"])), None)
-    present = catalog.table_oid(conn, incoming.target) is not None
-    if present and live is None:
-        raise Refused(
-            f"a table {incoming.target_schema}.{incoming.table_name} is there that migrator "
-            "did not build",
-            expected="none, or the live build of this projection",
-            next_step="rename it or move it to another schema, then run the same command again",
-        )
-    if live is not None and live.target_schema != incoming.target_schema:
-        raise Refused(
-            f"{incoming.projection} is live in schema {live.target_schema}",
-            expected=f"the schema it shall be in, {incoming.target_schema}",
-            next_step="a projection cannot change its schema; give it another table name there",
-        )
-    return Move(incoming, live if present else None, undoes)
+    live = live_build(conn, incoming.projection, incoming.target_schema, incoming.table_name)
+    return Move(incoming, live)
 
 
-def refuse_attachments(conn: Connection, move: Move) -> None:
-    """Refuse what the swap would leave behind, before anything is built; read-only.
+def live_build(conn: Connection, projection: str, schema: str, table: str) -> Build | None:
+    """Find what a new build would replace, and refuse what could not be replaced; read-only.
 
     Raises:
-        Refused: something hangs on the live table that does not follow a swap; each is named.
+        Refused: the table there is none of migrator's, the projection is live in another schema, or
+            something hangs on the live table that would not follow a swap.
     """
-    table = catalog.table_oid(conn, move.incoming.target) if move.outgoing else None
-    hanging = catalog.attachments(conn, table) if table is not None else []
+    live = next(iter(builds.find(conn, projection, ["live"])), None)
+    target = catalog.table_oid(conn, sql.Identifier(schema, table))
+    if target is not None and live is None:
+        raise Refused(
+            f"a table {schema}.{table} is there that migrator did not build",
+            expected=f"none, or the live build of {projection}",
+            next_step="rename it or move it to another schema, then run the same command again",
+        )
+    if live is not None and live.target_schema != schema:
+        raise Refused(
+            f"{projection} is live in schema {live.target_schema}",
+            expected=f"the schema it shall be in, {schema}",
+            next_step="a projection cannot change its schema; give it another table name there",
+        )
+    if target is None:
+        return None
+    _refuse_attachments(conn, target, f"{schema}.{table}")
+    return live
+
+
+def _refuse_attachments(conn: Connection, table: int, name: str) -> None:
+    hanging = catalog.attachments(conn, table)
     if hanging:
         lines = "".join(f"\n  {each}" for each in hanging)
         raise Refused(
-            f"{len(hanging)} things hang on {move.incoming.target_schema}."
-            f"{move.incoming.table_name} that a cut-over would leave behind:{lines}",
+            f"{len(hanging)} things hang on {name} that a cut-over would leave behind:{lines}",
             expected="a table with its columns, indexes, constraints, grants and comment alone",
             next_step="drop them, and create them again after the cut-over",
             attachments=hanging,
@@ -169,7 +175,9 @@ def _lock(conn: Connection, tables: list[sql.Identifier], mode: str) -> None:
 
 def _move(conn: Connection, move: Move, run: UUID, reason: str | None, began: float) -> int:
     """Move the tables, then say in build and ledger what was done; all under the locks."""
-    refuse_attachments(conn, move)
+    live = catalog.table_oid(conn, move.incoming.target)
+    if live is not None:
+        _refuse_attachments(conn, live, f"{move.incoming.target_schema}.{move.incoming.table_name}")
     for statement in statements(conn, move):
         conn.execute(statement)
     if move.outgoing:

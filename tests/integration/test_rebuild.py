@@ -195,6 +195,20 @@ def test_a_row_without_its_not_null_values_is_explained(project, produce, db):
     assert "o1" in caught.value.data["detail"]
 
 
+def test_a_value_that_its_column_does_not_take_is_named(project, produce, db):
+    edit(project, 'self.status = "placed"', 'self.status = "a\\x00b"')
+    produce(project.topic, [placed(1)], partition=0)
+    with pytest.raises(Refused, match=r"does not take a row of partition 0: .*COPY orders, line 1"):
+        rebuild(project.settings, ["orders"])
+
+
+def test_events_that_came_during_the_rebuild_are_told(project, produce):
+    produce(project.topic, [placed(1)])
+    rebuild(project.settings, ["orders"], Options(cut_over=False))
+    produce(project.topic, [placed(2), placed(3)])
+    assert rebuild(project.settings, ["orders"]).projections[0].lag_events == 2
+
+
 def test_a_handler_that_fails_is_named_with_its_event(project, produce, db):
     edit(project, 'self.status = "placed"', "self.statuss = 1 / 0")
     produce(project.topic, [placed(1)], partition=0)
@@ -297,6 +311,7 @@ def test_what_hangs_on_the_live_table_is_refused_before_anything_is_built(
         rebuild(project.settings, ["orders"])
     assert named in " ".join(caught.value.data["attachments"])
     assert count(db) == 1
+    assert states(db) == {1: "live"}
 
 
 def test_a_table_that_migrator_did_not_build_is_not_replaced(project, produce, db):
