@@ -122,7 +122,7 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 @pytest.fixture
 def topic(brokers: str) -> Iterator[Callable[..., str]]:
     """`topic("orders", partitions=4)` makes a topic of this test's own and returns its name."""
-    admin, made = AdminClient({"bootstrap.servers": brokers}), []
+    admin, made = AdminClient({"bootstrap.servers": brokers, "log_level": 0}), []
     prefix = f"t{uuid.uuid4().hex[:12]}"
 
     def make(name: str = "events", *, partitions: int = 4, **config: str) -> str:
