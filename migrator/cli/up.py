@@ -50,19 +50,22 @@ def _say(app: App, step: Any) -> None:
         case Retry(revision, attempt, cause, pause_s):
             app.say(f"{revision} met a lock: {cause}; retry {attempt} in {pause_s:.1f} s")
         case Done():
-            retries = f", {step.retries} retries" if step.retries else ""
-            message = f" {step.message}" if step.message else ""
-            app.say(f"{step.revision} applied in {step.duration_ms} ms{retries} {message}".rstrip())
+            tries = {0: "", 1: ", 1 retry"}.get(step.retries, f", {step.retries} retries")
+            message = f": {step.message}" if step.message else ""
+            app.say(f"{step.revision} applied in {step.duration_ms} ms{tries}{message}")
 
 
 def _text(outcome: Outcome) -> str:
     count = len(outcome.applied)
-    did = f"{count} revision{'' if count == 1 else 's'} applied" if count else "nothing pending"
-    if not count and outcome.stopped_before:
-        did = "nothing applied"
+    if count:
+        did = f"{count} revision{'' if count == 1 else 's'} applied"
+    else:
+        did = "nothing applied" if outcome.pending else "nothing pending"
     lines = [f"{did}; the database is at {outcome.version or 'no revision'}"]
     if outcome.stopped_before:
         lines.append(_stopped(outcome.stopped_before))
+    elif outcome.pending:
+        lines.append(f"still pending: {', '.join(outcome.pending)}")
     if outcome.unknown:
         lines.append(_ahead(outcome.unknown))
     return "\n".join(lines)
@@ -89,6 +92,7 @@ def _document(outcome: Outcome) -> dict[str, Any]:
         "run": str(outcome.run),
         "applied": [asdict(done) for done in outcome.applied],
         "version": outcome.version,
+        "pending": list(outcome.pending),
         "unknown": list(outcome.unknown),
         "stopped_before": outcome.stopped_before.id if outcome.stopped_before else None,
     }

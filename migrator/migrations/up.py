@@ -41,11 +41,12 @@ Progress = Callable[[Waiting | Started | Retry | Done], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one `up` has done."""
+    """What one `up` has done, and what it left pending."""
 
     run: UUID
     applied: tuple[Done, ...]
     version: str | None
+    pending: tuple[str, ...]
     unknown: tuple[str, ...]
     stopped_before: Revision | None
 
@@ -88,7 +89,8 @@ def up(
             # Another runner may have applied them while this one waited.
             found = survey(settings, files, to=to, phase=phase)
             done = carry_out(settings, files, found, fence=fence, run=run, progress=progress)
-    return Outcome(run, done, found.target, found.unknown, found.stopped_before)
+    left = tuple(r.id for r in found.pending if r not in found.todo)
+    return Outcome(run, done, found.target, left, found.unknown, found.stopped_before)
 
 
 def survey(

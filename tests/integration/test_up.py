@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -530,7 +531,10 @@ def test_a_dry_run_waits_for_nobody(tmp_path, settings, database_url, db, cli):
 def test_up_prints_what_it_did_for_people_and_for_programs(tmp_path, settings, cli):
     revisions.tables(tmp_path, 2)
     result = cli("up", "--to", "0001")
-    assert result.stdout.splitlines()[-1] == "1 revision applied; the database is at 0001"
+    first, *rest = result.stdout.splitlines()
+    assert re.fullmatch(r"0001 applied in \d+ ms: Revision 0001", first)
+    assert rest == ["1 revision applied; the database is at 0001", "still pending: 0002"]
+    assert cli("up", "--to", "0001").stdout.startswith("nothing applied; ")
     document = json.loads(cli("--json", "up").stdout)
     assert [done["revision"] for done in document["applied"]] == ["0002"]
     assert document["version"] == "0002"
