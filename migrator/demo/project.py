@@ -85,8 +85,8 @@ def _leads_elsewhere(name: str) -> bool:
 # What a developer does next: the same file, edited.
 EDIT = (
     (
-        "    last_order_at: Mapped[datetime]\n",
-        "    last_order_at: Mapped[datetime]\n    second_order_at: Mapped[datetime | None]\n",
+        "    last_order_at: Mapped[datetime]\n\n",
+        "    last_order_at: Mapped[datetime]\n    second_order_at: Mapped[datetime | None]\n\n",
     ),
     (
         "        self.last_order_at = event.placed_at\n",

@@ -34,7 +34,7 @@ def parse(text: str) -> Iterator[Purchase]:
     Raises:
         MigratorError: a line is not of this form; its number is in the message.
     """
-    header, *lines = text.splitlines()
+    header, *lines = text.splitlines() or [""]
     if header.split() != COLUMNS:
         raise _malformed(1, header, " ".join(COLUMNS))
     for number, line in enumerate(lines, 2):

@@ -9,7 +9,7 @@ import multiprocessing
 import signal
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -21,6 +21,7 @@ import psycopg
 from migrator.errors import MigratorError
 
 START_TIMEOUT_S = 30.0
+READING = "reading"
 SHOWN_ERRORS = 5
 PAUSE_AFTER_ERROR_S = 0.01
 
@@ -68,9 +69,12 @@ class Reader:
         )
         self._process.start()
         theirs.close()
-        if not self._pipe.poll(START_TIMEOUT_S) or self._receive() is None:
+        said = self._receive() if self._pipe.poll(START_TIMEOUT_S) else None
+        if said != READING:
             self._end()
-            raise MigratorError("the demo's reader could not read once")
+            raise MigratorError(
+                f"the demo's reader could not read once: {said or 'it did not begin'}"
+            )
         return self
 
     def __exit__(
@@ -104,25 +108,38 @@ class Reader:
 
 def _work(database_url: str, query: str, expected: tuple[Any, ...], pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    try:
+        with psycopg.connect(
+            database_url, autocommit=True, application_name="migrator demo reader"
+        ) as conn:
+            pipe.send(_read(conn, query.encode(), expected) or READING)
+            reads = _hammer(conn, query.encode(), expected, until=pipe.poll)
+    except psycopg.Error as exc:
+        pipe.send(str(exc))
+        return
+    # If the parent is gone there is nobody to tell.
+    with suppress(EOFError, BrokenPipeError):
+        pipe.recv()
+        pipe.send(reads)
+
+
+def _hammer(
+    conn: psycopg.Connection[Any],
+    query: bytes,
+    expected: tuple[Any, ...],
+    *,
+    until: Callable[[], bool],
+) -> Reads:
     began, took, errors = array("d"), array("d"), list[str]()
-    with psycopg.connect(
-        database_url, autocommit=True, application_name="migrator demo reader"
-    ) as conn:
-        while True:
-            start = time.monotonic()
-            wrong = _read(conn, query.encode(), expected)
-            began.append(start)
-            took.append(time.monotonic() - start)
-            if wrong:
-                errors.append(wrong)
-                time.sleep(PAUSE_AFTER_ERROR_S)
-            if len(began) == 1:
-                pipe.send("reading")
-            # Also true when the parent is gone, which then is an EOFError in recv.
-            if pipe.poll():
-                break
-    pipe.recv()
-    pipe.send(Reads(len(began), len(errors), tuple(errors[:SHOWN_ERRORS]), began, took))
+    while not until():
+        start = time.monotonic()
+        wrong = _read(conn, query, expected)
+        began.append(start)
+        took.append(time.monotonic() - start)
+        if wrong:
+            errors.append(wrong)
+            time.sleep(PAUSE_AFTER_ERROR_S)
+    return Reads(len(began), len(errors), tuple(errors[:SHOWN_ERRORS]), began, took)
 
 
 def _read(conn: psycopg.Connection[Any], query: bytes, expected: tuple[Any, ...]) -> str | None:

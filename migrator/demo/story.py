@@ -115,8 +115,8 @@ def run(wishes: Wishes, tell: Tell) -> Outcome:
             story = _Story(wishes, tell, own, root)
             story.clock["servers"] = round(time.perf_counter() - starting, 3)
             story.play()
-            story.clock["all"] = round(time.perf_counter() - began, 3)
-            return story.outcome()
+    story.clock["all"] = round(time.perf_counter() - began, 3)
+    return story.outcome()
 
 
 @dataclass
