@@ -29,7 +29,10 @@ def opened(
     """
 
     def creator() -> Connection:
-        return connect(settings, purpose, statement_timeout_ms=statement_timeout_ms)
+        conn = connect(settings, purpose, statement_timeout_ms=statement_timeout_ms)
+        # `reset` discards prepared statements, which psycopg would go on using.
+        conn.prepare_threshold = None
+        return conn
 
     engine = sa.create_engine("postgresql+psycopg://", creator=creator, poolclass=NullPool)
     with engine.connect() as connection:

@@ -73,6 +73,11 @@ def test_pending_revisions_are_applied_in_order_and_reported(tmp_path, settings,
     assert (outcome.version, version(db)) == ("0003", "0003")
 
 
+def test_many_revisions_share_one_session(tmp_path, settings, db):
+    revisions.tables(tmp_path, 20)
+    assert len(up.up(settings).applied) == 20
+
+
 def test_each_revision_leaves_an_entry_with_its_rollback_script(tmp_path, settings, db):
     revisions.tables(tmp_path, 2)
     outcome = up.up(settings)
