@@ -127,6 +127,9 @@ class _Story:
     tell: Tell
     servers: Servers
     root: Path
+    events: int = 0
+    swapping: float = 0.0
+    """When the last swap began, by the monotonic clock."""
     clock: dict[str, float] = field(default_factory=dict)
     found: list[Fact] = field(default_factory=list)
     readers: list[Hammered] = field(default_factory=list)
@@ -144,21 +147,18 @@ class _Story:
     def play(self) -> None:
         where = f"{self.servers.database_url} and {self.servers.bootstrap_servers}"
         self.say(f"{self.servers.kind}, up in {self.clock['servers']:.1f} s: {where}")
-        for chapter, tell_it in zip(
-            CHAPTERS[1:],
-            (
-                self.log,
-                self.schema,
-                self.projections,
-                self.facts,
-                self.change,
-                self.cut_over,
-                self.way_back,
-            ),
-            strict=True,
-        ):
+        acts = (
+            self.log,
+            self.schema,
+            self.projections,
+            self.facts,
+            self.change,
+            self.cut_over,
+            self.way_back,
+        )
+        for chapter, act in zip(CHAPTERS[1:], acts, strict=True):
             self.tell(chapter)
-            tell_it()
+            act()
 
     def log(self) -> None:
         bought = purchases.parse(download.purchase_log(self.say))
