@@ -18,7 +18,7 @@ from migrator.errors import MigratorError, Refused, UsageError
 from migrator.migrations.irreversible import Irreversible
 from migrator.migrations.revision import Revision
 from migrator.settings import Settings
-from migrator.source import module_hash
+from migrator.source import source_hash
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def read(settings: Settings) -> History:
 
 def _revision(script: Script, directory: Path) -> Revision:
     path = Path(script.path)
-    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     rollback = directory / "rollback" / f"{script.revision}.sql"
     declared = getattr(script.module, "rollback", None)
     return Revision(
@@ -79,11 +79,11 @@ def _revision(script: Script, directory: Path) -> Revision:
         message=(script.doc or "").partition("\n")[0].strip(),
         phase=getattr(script.module, "phase", None),
         path=path,
-        source_hash=module_hash(source),
+        source_hash=source_hash([tree]),
         rollback_path=rollback,
         rollback_script=rollback.read_text(encoding="utf-8") if rollback.is_file() else None,
         irreversible=declared.reason if isinstance(declared, Irreversible) else None,
-        transactional=not _leaves_its_transaction(source),
+        transactional=not _leaves_its_transaction(tree),
         has_upgrade=callable(getattr(script.module, "upgrade", None)),
     )
 
@@ -95,10 +95,10 @@ def _parents(script: Script) -> tuple[str, ...]:
     return (down,) if isinstance(down, str) else tuple(down)
 
 
-def _leaves_its_transaction(source: str) -> bool:
+def _leaves_its_transaction(tree: ast.Module) -> bool:
     return any(
         isinstance(node, ast.Attribute) and node.attr == "autocommit_block"
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(tree)
     )
 
 
