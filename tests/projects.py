@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from pathlib import Path
 
@@ -73,13 +72,6 @@ def edit(project, old: str, new: str) -> None:
     source = file.read_text()
     assert old in source
     file.write_text(source.replace(old, new))
-    forget(project)
-
-
-def forget(project) -> None:
-    """A command imports the files afresh; a test in one process has to say so."""
-    for name in [n for n in sys.modules if n.partition(".")[0] == "projections"]:
-        del sys.modules[name]
 
 
 def count(db, table: str = "orders") -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,7 +111,6 @@ def edit_customers(folder: Path) -> str:
             raise MigratorError(f"{path} does not have the line {old.strip()!r} once")
         after = after.replace(old, new)
     path.write_text(after, encoding="utf-8")
-    _forget("projections")
     return "".join(_diff(before, after))
 
 
@@ -121,9 +119,3 @@ def _diff(before: str, after: str) -> Iterator[str]:
     return difflib.unified_diff(
         before.splitlines(keepends=True), after.splitlines(keepends=True), name, name, n=1
     )
-
-
-def _forget(package: str) -> None:
-    """Let the edited file be imported as the next command, a process of its own, would."""
-    for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
-        del sys.modules[name]

@@ -13,7 +13,9 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
 from typing import Any, TypeVar
 
 from migrator.errors import MigratorError
@@ -34,14 +36,28 @@ class _Done:
     pass
 
 
+def warm_up(function: Callable[..., object]) -> None:
+    """Start the process that workers are forked from, with the function's module imported.
+
+    It costs the caller nothing to wait for: the import goes on beside what the caller does next.
+    """
+    _context(function)
+    forkserver.ensure_running()
+
+
+def _context(function: Callable[..., object]) -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([function.__module__])
+    return context
+
+
 def run(function: Callable[[Task, Report], None], tasks: Sequence[Task], on_report: Report) -> None:
     """Call `function(task, report)` once a task, all at once; `on_report` hears every report.
 
     Raises:
         MigratorError: the first error of any worker, or that one was lost; the others are ended.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
+    context = _context(function)
     workers: dict[Connection, multiprocessing.process.BaseProcess] = {}
     try:
         for number, task in enumerate(tasks, 1):

@@ -89,7 +89,7 @@ def _range(reader: Consumer, topic: str, partition: int, timeout_s: float) -> Pa
 
 def quiet(kafka: Mapping[str, str]) -> dict[str, object]:
     """The properties, without librdkafka's own lines on stderr: its errors reach us as exceptions."""
-    return {"log_level": 0, **kafka, "error_cb": lambda _error: None}
+    return {"log_level": 0, **kafka}
 
 
 def reason(exc: KafkaException) -> str:

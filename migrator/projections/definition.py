@@ -102,9 +102,13 @@ def on(*events: type) -> Callable[[Function], Function]:
     return mark
 
 
-def check(function: Callable[[Any], sa.Select[Any]]) -> Any:
-    """Make a method that returns a query a check: the finished table must give it no row."""
-    return Check(function.__name__, function)
+def check(function: Any) -> Any:
+    """Make a method that returns a query a check: the finished table must give it no row.
+
+    Under a type checker, write `@check` above `@classmethod`.
+    """
+    query = function.__func__ if isinstance(function, classmethod) else function
+    return Check(query.__name__, query)
 
 
 class Projection:

@@ -102,6 +102,7 @@ def rebuild(
     """
     chosen = registry.choose(registry.load(settings.projections_dir), tuple(names))
     clock = _Clock(listener)
+    local.warm_up(replay)
     with clock.step("preflight", "looking at the topics"):
         ranges = preflight(settings, chosen, options)
     with _locks(settings, chosen), connect(settings, "rebuild", statement_timeout_ms=0) as conn:

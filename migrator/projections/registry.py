@@ -29,7 +29,7 @@ class Registered:
 
 
 def load(directory: Path) -> dict[str, Registered]:
-    """Import every module of the folder and return its projections by name.
+    """Import every module of the folder, as it is now, and return its projections by name.
 
     Files may import each other as `projections.orders`, after the folder's own name.
 
@@ -44,6 +44,7 @@ def load(directory: Path) -> dict[str, Registered]:
             next_step="create it, or correct [projections] directory in migrator.toml",
         )
     directory = directory.resolve()
+    _forget(directory)
     found: dict[str, Registered] = {}
     for path in sorted(directory.glob("*.py")):
         if path.stem.startswith("_"):
@@ -83,13 +84,8 @@ def _projections_of(module: ModuleType, path: Path, root: Path) -> list[Register
 
 
 def _import(path: Path) -> ModuleType:
-    root, package = str(path.parent.parent), path.parent.name
-    _forget_others(package, path.parent)
-    name = f"{package}.{path.stem}"
-    if root not in sys.path:
-        sys.path.insert(0, root)
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(f"{path.parent.name}.{path.stem}")
     except MigratorError:
         raise
     except Exception as exc:
@@ -98,17 +94,13 @@ def _import(path: Path) -> ModuleType:
         ) from exc
 
 
-def _forget_others(package: str, directory: Path) -> None:
-    """Drop modules of a folder of the same name elsewhere, so that this one's are imported."""
+def _forget(directory: Path) -> None:
+    """Let the files be read anew, and let no folder of the same name elsewhere stand before them."""
     importlib.invalidate_caches()
-    loaded = sys.modules.get(package)
-    if loaded is None:
-        return
-    places = [Path(place).resolve() for place in getattr(loaded, "__path__", [])]
-    if directory not in places:
-        for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
-            del sys.modules[name]
-        sys.path[:] = [p for p in sys.path if Path(p, package).resolve() not in places]
+    package, root = directory.name, str(directory.parent)
+    for name in [n for n in sys.modules if n.partition(".")[0] == package]:
+        del sys.modules[name]
+    sys.path[:] = [root, *(place for place in sys.path if place != root)]
 
 
 def _where(exc: BaseException, path: Path) -> str:

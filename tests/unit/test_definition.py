@@ -73,12 +73,17 @@ def test_handlers_and_checks_of_a_mixin_count():
         def holds(cls):
             return sa.select(cls)
 
+        @check
+        @classmethod
+        def is_typed(cls):
+            return sa.select(cls)
+
     class Order(Totals, Projection, topic="orders"):
         __tablename__ = "orders"
         order_id: Mapped[str] = mapped_column(primary_key=True)
 
     assert set(Order.__definition__.handlers) == {"Order Renamed"}
-    assert [c.name for c in Order.__definition__.checks] == ["holds"]
+    assert [c.name for c in Order.__definition__.checks] == ["holds", "is_typed"]
 
 
 def test_two_classes_of_one_name_and_table_can_coexist():

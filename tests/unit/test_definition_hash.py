@@ -74,8 +74,6 @@ def hashes(tmp_path):
                 assert old in text
                 text = text.replace(old, new)
             (folder / name).write_text(text)
-        for name in [n for n in sys.modules if n.partition(".")[0] == "projections"]:
-            del sys.modules[name]
         return {name: each.hash for name, each in registry.load(folder).items()}
 
     yield found

@@ -120,7 +120,8 @@ def test_who_waits_for_another_says_so(folder, monkeypatch):
     code = """
         def build(draft):
             print("building", flush=True)
-            while not (folder / "go on").exists():
+            deadline = time.monotonic() + 10
+            while not (folder / "go on").exists() and time.monotonic() < deadline:
                 time.sleep(0.02)
         cache.fill("item", build, print)
     """
