@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
 export UV_NO_PROGRESS := 1
+# Where it is set, every command would compile all its imports anew: a second instead of a third of one.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check lint types layers format bench chaos lock clean help
 
