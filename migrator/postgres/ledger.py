@@ -26,7 +26,7 @@ from migrator.errors import MigratorError, Refused
 from migrator.postgres.connect import Connection
 
 FORMAT = 1
-Act = Literal["up", "rollback", "cut-over", "swap-back"]
+Act = Literal["up", "baseline", "rollback", "repair", "cut-over", "swap-back"]
 GENESIS = ""
 
 
@@ -42,6 +42,7 @@ class NewEntry:
     phase: str | None = None
     revises: str | None = None
     source_hash: str | None = None
+    sql_hash: str | None = None
     rollback_script: str | None = None
     rollback_hash: str | None = None
     irreversible: str | None = None
@@ -49,6 +50,9 @@ class NewEntry:
     replaced_build: int | None = None
     undoes: int | None = None
     reason: str | None = None
+    allowed: list[str] | None = None
+    retries: int | None = None
+    lock_wait_ms: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

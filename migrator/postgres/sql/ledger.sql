@@ -7,13 +7,15 @@ INSERT INTO migrator.format VALUES (1);
 
 CREATE TABLE migrator.ledger (
     entry           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    act             text NOT NULL CHECK (act IN ('up', 'rollback', 'cut-over', 'swap-back')),
+    act             text NOT NULL CHECK (act IN ('up', 'baseline', 'rollback', 'repair',
+                                                'cut-over', 'swap-back')),
     subject         text NOT NULL,
     run             uuid NOT NULL,
     message         text,
     phase           text CHECK (phase IN ('expand', 'contract')),
     revises         text,
     source_hash     text,
+    sql_hash        text,
     rollback_script text,
     rollback_hash   text,
     irreversible    text,
@@ -21,6 +23,9 @@ CREATE TABLE migrator.ledger (
     replaced_build  bigint,
     undoes          bigint UNIQUE REFERENCES migrator.ledger,
     reason          text,
+    allowed         text[],
+    retries         int,
+    lock_wait_ms    bigint,
     applied_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     duration_ms     bigint NOT NULL,
     role            text NOT NULL DEFAULT session_user,
@@ -29,14 +34,15 @@ CREATE TABLE migrator.ledger (
     previous_hash   text NOT NULL,
     entry_hash      text NOT NULL UNIQUE,
     CHECK ((act IN ('rollback', 'swap-back')) = (undoes IS NOT NULL)),
-    CHECK (undoes IS NULL OR reason <> '')
+    CHECK (undoes IS NULL AND allowed IS NULL AND act <> 'repair' OR reason <> '')
 );
 
 CREATE TABLE migrator.deployer (
     lock         text PRIMARY KEY,
     epoch        bigint NOT NULL,
     holder       text NOT NULL,
-    since        timestamptz NOT NULL DEFAULT clock_timestamp()
+    since        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    heartbeat_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 CREATE TABLE migrator.build (
