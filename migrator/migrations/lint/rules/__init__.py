@@ -1,0 +1,1 @@
+"""One module a rule, each with `RULE`; whatever lies here is run."""
