@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -29,9 +29,20 @@ def configure(*, verbosity: int = 0, log_format: Format = "auto") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # stderr as it is at the time of the line, not at the time of this call.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def logger(**bound: object) -> Any:
+    """Give a logger that tells warnings alone until `configure` says otherwise, on stderr.
+
+    structlog's own default would print everything, and on stdout.
+    """
+    if not structlog.is_configured():
+        configure()
+    return structlog.get_logger(**bound)
 
 
 def _unchanged(

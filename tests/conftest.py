@@ -23,13 +23,14 @@ from tests import projects
 
 SERVERS = "MIGRATOR_TEST_SERVERS"
 KIND = os.environ.get("MIGRATOR_TEST_SANDBOX", "embedded")
+POSTGRES = os.environ.get("MIGRATOR_TEST_POSTGRES", "18")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Under xdist the controller starts the servers, and its workers inherit where they are."""
     workers = getattr(config.option, "numprocesses", None)
     if workers and not hasattr(config, "workerinput") and not _unit_only(config):
-        sandbox = start_sandbox(kind=KIND)
+        sandbox = start_sandbox(kind=KIND, postgres=POSTGRES)
         config.add_cleanup(sandbox.stop)
         os.environ[SERVERS] = json.dumps([sandbox.database_url, sandbox.bootstrap_servers])
 
@@ -55,7 +56,7 @@ def servers() -> Iterator[tuple[str, str]]:
         database_url, brokers = json.loads(os.environ[SERVERS])
         yield database_url, brokers
         return
-    with start_sandbox(kind=KIND) as sandbox:
+    with start_sandbox(kind=KIND, postgres=POSTGRES) as sandbox:
         yield sandbox.database_url, sandbox.bootstrap_servers
 
 

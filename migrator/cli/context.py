@@ -91,6 +91,13 @@ def errors_rendered(app: App) -> Iterator[None]:
             first, *rest = str(exc).splitlines()
             click.echo("\n".join([f"error: {first}", *(f"  {line}" for line in rest)]), err=True)
         raise SystemExit(exc.exit_code) from None
+    except click.UsageError as exc:
+        if not app.json:
+            raise
+        from migrator.errors import UsageError
+
+        click.echo(json.dumps(UsageError(exc.format_message()).as_json(), indent=2))
+        raise SystemExit(UsageError.exit_code) from None
 
 
 @contextmanager

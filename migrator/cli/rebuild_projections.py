@@ -127,7 +127,7 @@ def _text(report: Report) -> str:
     kept = f"; kept for rollback: build {', '.join(archived)}" if archived else ""
     tries = f" in {report.swapped.attempts} attempts" if report.swapped.attempts > 1 else ""
     lines.append(
-        f"Live since now{tries}; the tables were locked for {report.swapped.held_ms:.0f} ms{kept}."
+        f"Live now{tries}; the tables were locked for {report.swapped.held_ms:.0f} ms{kept}."
     )
-    took = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in report.seconds.items())
+    took = ", ".join(f"{step} {s:.1f} s" for step, s in report.seconds.items() if s >= 0.05)
     return "\n".join([*lines, f"It took: {took}."])

@@ -70,7 +70,10 @@ def _reason(app: App, reason: str | None) -> str:
     if sys.stdin.isatty():
         answer: str = click.prompt("Why? (kept in the ledger)", err=app.json)
         return answer
-    raise UsageError("a rollback needs a reason", expected='--reason "why", kept in the ledger')
+    raise UsageError(
+        "nobody is at a terminal to ask for a reason and a yes",
+        expected='--reason "why", kept in the ledger, and --yes',
+    )
 
 
 def _lines(planned: Plan) -> list[str]:
@@ -94,7 +97,7 @@ def _named(entry: Entry) -> str:
 
 def _done(done: RolledBack) -> str:
     if done.swapped is None:
-        return f"{len(done.undone)} of {len(done.undone)} revisions are undone."
+        return f"Undone: {', '.join(entry.subject for entry in done.undone)}."
     live = ", ".join(
         f"{m.incoming.projection} build {m.incoming.build}" for m in done.swapped.moves
     )

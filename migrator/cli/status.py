@@ -102,15 +102,18 @@ def _projection(each: ProjectionStatus) -> list[str]:
             f"  pending: {each.pending}  (migrator rebuild-projections --projection {each.name})"
         )
     for other in each.others:
-        lines.append(f"  build {other.build.build}: {_state(other)}")
+        lines.append(f"  build {other.build.build}: {_state(other, is_defined=each.is_defined)}")
+    if not each.is_defined:
+        lines.append("  its definition is not in this checkout")
     return lines
 
 
-def _state(each: BuildStatus) -> str:
+def _state(each: BuildStatus, *, is_defined: bool) -> str:
     build = each.build
     if build.state == "archived":
         return "archived, kept for migrator rollback"
     if build.state == "failed":
         return f"failed: {build.error}"
     left = sum(p.lag for p in each.positions)
-    return f"{build.state}, {left:,} events to read; the same rebuild command goes on with it"
+    goes_on = "; the same rebuild command goes on with it" if is_defined else ""
+    return f"{build.state}, {left:,} events to read{goes_on}"

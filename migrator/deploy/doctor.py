@@ -35,7 +35,8 @@ def examine(settings: Settings) -> list[Finding]:
         try:
             found += check(settings)
         except MigratorError as exc:
-            found.append(Finding(name, "failed", exc.found, exc.next_step, exc.exit_code))
+            said = f"{exc.found}; expected: {exc.expected}" if exc.expected else exc.found
+            found.append(Finding(name, "failed", said, exc.next_step, exc.exit_code))
     return found
 
 
@@ -116,7 +117,7 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
     from migrator.kafka import topics
 
     count = topics.count(kafka)
-    yield Finding("kafka", "ok", f"connected to {kafka['bootstrap.servers']}, {count} topics")
+    yield Finding("kafka", "ok", f"connected to {kafka['bootstrap.servers']}; topics: {count}")
 
 
 def _migrations(settings: Settings) -> Iterator[Finding]:
@@ -131,8 +132,11 @@ def _migrations(settings: Settings) -> Iterator[Finding]:
         )
         return
     files = history.read(settings)
-    check.refuse_incomplete(files, files.revisions)
-    yield Finding("migrations", "ok", f"{len(files.revisions)} revisions, each with its rollback")
+    for revision in files.revisions:
+        for problem in check.problems(files, revision):
+            step = "correct the file (docs/migrations.md)"
+            yield Finding(f"revision {revision.id}", "failed", problem, step, Refused.exit_code)
+    yield Finding("migrations", "ok", f"{len(files.revisions)} in {files.directory}")
 
 
 def _projections(settings: Settings) -> Iterator[Finding]:
@@ -153,10 +157,9 @@ def _projections(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"projection {registered.name}", "warning", exc.found, exc.next_step)
             continue
         except MigratorError as exc:
-            found = f"{exc.found} ({exc.expected})" if exc.expected else exc.found
-            yield Finding(
-                f"projection {registered.name}", "failed", found, exc.next_step, exc.exit_code
-            )
+            found = f"{exc.found}; expected: {exc.expected}" if exc.expected else exc.found
+            name = f"projection {registered.name}"
+            yield Finding(name, "failed", found, exc.next_step, exc.exit_code)
             continue
         (topic,) = ranges.values()
         yield Finding(

@@ -125,8 +125,8 @@ def _move(conn: Connection, entry: Entry) -> Move:
         raise Refused(
             f"the cut-over of {entry.subject} to build {entry.build} was its first",
             expected="an archived build to go back to",
-            next_step="correct the projection and rebuild it: migrator rebuild-projections "
-            f"--projection {entry.subject}",
+            next_step="correct the projection and rebuild it (migrator rebuild-projections "
+            f"--projection {entry.subject}); to undo a revision instead: migrator rollback --to REV",
         )
     archived = _held(conn, entry.subject, "archived", entry.replaced_build)
     live = _held(conn, entry.subject, "live", entry.build)

@@ -46,6 +46,7 @@ class ProjectionStatus:
     live: BuildStatus | None
     others: tuple[BuildStatus, ...]
     pending: str | None
+    is_defined: bool
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def _projection(
         pending = "its definition has changed"
     else:
         pending = None
-    return ProjectionStatus(name, live, tuple(b for b in each if b is not live), pending)
+    others = tuple(b for b in each if b is not live)
+    return ProjectionStatus(name, live, others, pending, definition_hash is not None)
 
 
 def _with_lag(settings: Settings, found: Status, notes: list[str]) -> Status:

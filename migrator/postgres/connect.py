@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from migrator.errors import Busy, CannotConnect, MigratorError, Refused
+from migrator.logs import logger
 
 if TYPE_CHECKING:
     from migrator.settings import Settings
@@ -44,6 +46,9 @@ def connect(
         # A killed client's statement, a long CREATE INDEX say, ends with it and frees its locks.
         "client_connection_check_interval": "1s",
     }
+    ours = " ".join(f"-c {name}={value}" for name, value in options.items())
+    logger().debug("connecting", purpose=purpose, server=shown(conninfo))
+    theirs = str(conninfo_to_dict(conninfo).get("options") or os.environ.get("PGOPTIONS", ""))
     try:
         return psycopg.connect(
             conninfo,
@@ -53,7 +58,7 @@ def connect(
             keepalives_idle=30,
             keepalives_interval=10,
             keepalives_count=3,
-            options=" ".join(f"-c {name}={value}" for name, value in options.items()),
+            options=f"{theirs} {ours}".strip(),
         )
     except psycopg.OperationalError as exc:
         raise _unreachable(exc, conninfo) from exc

@@ -194,7 +194,8 @@ def start_replay(conn: Connection, build: Build, topic: TopicRange) -> None:
             raise Refused(
                 f"topic {topic.name} is not the one that build {build.build} began with",
                 expected="the same topic id and the same partitions",
-                next_step="migrator rebuild-projections --restart starts over",
+                next_step="migrator rebuild-projections --restart "
+                f"--projection {build.projection} starts over",
             )
         for part in topic.partitions:
             conn.execute(

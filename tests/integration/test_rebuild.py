@@ -271,6 +271,15 @@ def privileges(db):
     ).fetchone()
 
 
+def test_a_live_table_that_was_dropped_by_hand_is_built_again(project, produce, db):
+    produce(project.topic, [placed(1)])
+    rebuild(project.settings, ["orders"])
+    db.execute("DROP TABLE orders")
+    rebuild(project.settings, ["orders"])
+    assert count(db) == 1
+    assert states(db) == {1: "dropped", 2: "live"}
+
+
 def test_default_privileges_of_the_schema_reach_the_first_build(project, produce, db):
     role = f"reader_{uuid.uuid4().hex[:8]}"
     db.execute(f"CREATE ROLE {role}")

@@ -40,6 +40,17 @@ def test_the_last_cut_over_is_undone_by_swapping_back(twice_built, db):
     assert (last.act, last.undoes, last.reason) == ("swap-back", 2, "a test")
 
 
+def test_a_privilege_that_was_revoked_since_does_not_come_back(twice_built, db, role):
+    db.execute(f"GRANT SELECT, UPDATE (status) ON migrator_build_1.orders TO {role}")
+    db.execute("GRANT SELECT ON migrator_build_1.orders TO PUBLIC")
+    go_back(twice_built.settings)
+    found = db.execute(
+        f"""SELECT has_table_privilege('{role}', 'orders', 'SELECT'),
+                   has_column_privilege('{role}', 'orders', 'status', 'UPDATE')"""
+    ).fetchone()
+    assert found == (False, False)
+
+
 def test_the_plan_says_how_many_events_the_archived_build_lacks(twice_built):
     assert rollback.plan(twice_built.settings).behind == {"orders": 15}
 

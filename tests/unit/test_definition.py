@@ -111,6 +111,11 @@ def test_the_records_key_becomes_the_primary_keys_type(python, key):
         ({"columns": {"order_id": Mapped[datetime]}}, "cannot fill the primary key"),
         ({"options": {"topic": "t", "key": lambda e: e.x}}, "co_partitioned=True"),
         ({"line": mapped_column(sa.ForeignKey("lines.id"))}, "foreign key"),
+        ({"tags": mapped_column(sa.ARRAY(sa.Text), default=[])}, "all rows would share"),
+        ({"at": mapped_column(sa.DateTime, default=sa.func.now())}, "a default that is SQL"),
+        ({"at": mapped_column(sa.DateTime, server_default="now()")}, "filled by the database"),
+        ({"n": mapped_column(sa.BigInteger, sa.Identity())}, "filled by the database"),
+        ({"n": mapped_column(sa.BigInteger, sa.Computed("1"))}, "filled by the database"),
         ({"columns": {"odd": Mapped[object]}, "odd": mapped_column()}, "object"),
     ],
 )

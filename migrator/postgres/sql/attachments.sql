@@ -13,7 +13,11 @@ WITH RECURSIVE own (classid, objid) AS (
     UNION
     SELECT 'pg_attrdef'::regclass::oid, oid FROM pg_attrdef WHERE adrelid = %(table)s
 )
-SELECT DISTINCT pg_describe_object(d.classid, d.objid, 0) AS attachment
+SELECT DISTINCT coalesce(
+           -- A view hangs on a table by its rule; people know it by its own name.
+           (SELECT pg_describe_object('pg_class'::regclass, ev_class, 0) FROM pg_rewrite
+             WHERE d.classid = 'pg_rewrite'::regclass AND oid = d.objid AND rulename = '_RETURN'),
+           pg_describe_object(d.classid, d.objid, 0)) AS attachment
   FROM pg_depend d
   JOIN own ON d.refclassid = own.classid AND d.refobjid = own.objid
  WHERE NOT EXISTS (SELECT FROM own part WHERE part.classid = d.classid AND part.objid = d.objid)
