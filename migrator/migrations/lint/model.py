@@ -58,7 +58,8 @@ class Surroundings:
 
     `rows` is the estimated row count of each table by its name as `qualified` gives it;
     `projections` are the tables that migrator builds from the log; `append_only` are event-store
-    tables, which only ever grow; the timeouts are those that the runner sets for each statement.
+    tables, which only ever grow; `indexes` are the columns of each table's indexes, and `not_null` its
+    columns that take no NULL; the timeouts are those that the runner sets for each statement.
     """
 
     rows: Mapping[str, float] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Surroundings:
     append_only: frozenset[str] = frozenset()
     indexes: Mapping[str, frozenset[tuple[str, ...]]] = field(default_factory=dict)
     invalid_indexes: frozenset[str] = frozenset()
+    not_null: Mapping[str, frozenset[str]] = field(default_factory=dict)
     lock_timeout_ms: int | None = None
     statement_timeout_ms: int | None = None
 
@@ -99,6 +101,20 @@ class Rule:
     severity: Severity
     title: str
     check: Check
+
+    def finding(
+        self,
+        message: str,
+        rewrite: str,
+        *,
+        statement: Statement | None = None,
+        table: str | None = None,
+        severity: Severity | None = None,
+    ) -> Finding:
+        """A finding of this rule; without a severity of its own it has the rule's."""
+        line = statement.line if statement else None
+        severity = severity or self.severity
+        return Finding(self.id, severity, self.category, message, rewrite, line, table)
 
 
 def qualified(relation: ast.RangeVar | None) -> str:
