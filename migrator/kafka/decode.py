@@ -15,8 +15,10 @@ WHOLE = "."
 
 
 class Envelope(NamedTuple):
+    """What a record says of its event. `id` may be a number, as the log has it."""
+
     type: str
-    id: str | None
+    id: str | int | None
     time: datetime | None  # None: the record's own timestamp counts
     payload: Any  # msgspec.Raw or bytes: JSON text, not yet decoded
 
@@ -25,31 +27,44 @@ class NoEnvelope(Exception):
     """A record that does not have the topic's envelope; the message says what is missing."""
 
 
-Opener = Callable[[bytes, Callable[[], list[tuple[str, bytes]] | None]], Envelope]
+Headers = Callable[[], list[tuple[str, bytes]] | None]
 
 
-def envelope_opener(topic: Topic) -> Opener:
-    """Make the function that opens a topic's records: `(value, headers) -> Envelope`.
+class Opener:
+    """Opens the records of one topic.
 
-    The function raises NoEnvelope.
+    Where every part lies in the JSON envelope, `plain` alone does it: it takes the value and gives
+    an object like an Envelope, and raises msgspec's own errors. Else it is None, and `open` does.
     """
-    fields = _fields(topic)
-    decode = _decoder(fields).decode if fields else None
 
-    def opened(value: bytes, headers: Callable[[], list[tuple[str, bytes]] | None]) -> Envelope:
+    def __init__(self, topic: Topic) -> None:
+        self._topic = topic
+        self._fields = _fields(topic)
+        self._decode = _decoder(self._fields).decode if self._fields else None
+        placed_elsewhere = topic.time is not None and "time" not in self._fields
+        is_plain = {"type", "id", "payload"} <= set(self._fields) and not placed_elsewhere
+        self.plain: Callable[[bytes], Any] | None = self._decode if is_plain else None
+
+    def open(self, value: bytes, headers: Headers) -> Envelope:
+        """Open a record whose parts lie in its headers, or that is itself the payload.
+
+        Raises:
+            NoEnvelope: a part is missing or malformed.
+        """
+        fields, topic = self._fields, self._topic
         try:
-            found: Any = decode(value) if decode else None
+            found: Any = self._decode(value) if self._decode else None
         except (msgspec.ValidationError, msgspec.DecodeError) as exc:
             raise NoEnvelope(str(exc)) from None
         event_type = found.type if "type" in fields else _header(headers(), topic.type)
-        event_id = found.id if "id" in fields else _header(headers(), topic.id)
         if event_type is None:
             raise NoEnvelope(f"the record has no {topic.type}")
-        time = found.time if "time" in fields else _header_time(headers, topic.time)
-        payload = found.payload if "payload" in fields else value
-        return Envelope(event_type, None if event_id is None else str(event_id), time, payload)
-
-    return opened
+        return Envelope(
+            type=event_type,
+            id=found.id if "id" in fields else _header(headers(), topic.id),
+            time=found.time if "time" in fields else _header_time(headers, topic.time),
+            payload=found.payload if "payload" in fields else value,
+        )
 
 
 def _fields(topic: Topic) -> dict[str, str]:
@@ -75,6 +90,8 @@ def _decoder(fields: dict[str, str]) -> msgspec.json.Decoder[Any]:
             (part, kinds[part][0], msgspec.field(name=place, default=kinds[part][1]))
             for part, place in fields.items()
         ],
+        # A part that the topic does not place has the value of one that is absent.
+        namespace={} if "time" in fields else {"time": None},
         kw_only=True,
         gc=False,
     )

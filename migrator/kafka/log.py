@@ -9,12 +9,12 @@ delivered, so the end is a record at or past the last offset, or librdkafka's en
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import (
-    OFFSET_INVALID,
     Consumer,
     KafkaError,
     KafkaException,
@@ -27,7 +27,8 @@ from migrator.errors import MigratorError
 END_OF_PARTITION = KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's own names
 ALL_BROKERS_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
 BATCH = 1000
-POLL_S = 0.2
+POLL_S = 0.1
+READ_AHEAD = 2
 QUIET_LIMIT_S = 120.0
 PREFETCH_KIB = 131_072
 
@@ -39,14 +40,6 @@ class Slice:
     partition: int
     start: int
     end: int
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Records in the log's order, of any of the partitions; `ended` says which are now complete."""
-
-    records: list[Message]
-    ended: tuple[int, ...] = ()
 
 
 def consumer_config(kafka: Mapping[str, object]) -> dict[str, Any]:
@@ -68,71 +61,91 @@ def consumer_config(kafka: Mapping[str, object]) -> dict[str, Any]:
     }
 
 
-def read(kafka: Mapping[str, object], topic: str, slices: list[Slice]) -> Iterator[Batch]:
-    """Yield the slices' records in batches until every slice has ended.
+def read_in_turn(
+    kafka: Mapping[str, object], topic: str, slices: Sequence[Slice]
+) -> Iterator[tuple[Slice, Iterator[list[Message]]]]:
+    """Yield each slice with its batches of records, the next partition being fetched meanwhile.
 
-    Within a partition records come in order, each once; none at or past a slice's end is yielded.
+    Within a slice records come in order, each once, and none at or past its end.
 
     Raises:
         MigratorError: a partition cannot be read, or nothing came for two minutes.
     """
-    ends = {s.partition: s.end for s in slices if s.start < s.end}
-    yield Batch([], tuple(s.partition for s in slices if s.start >= s.end))
-    if not ends:
-        return
-    reader = Consumer(consumer_config(kafka))
+    readers: deque[_Reader] = deque()
+    left = deque(slices)
     try:
-        reader.assign(
-            [TopicPartition(topic, s.partition, s.start) for s in slices if s.start < s.end]
-        )
-        yield from _until_ended(reader, topic, ends)
+        while left or readers:
+            while left and len(readers) < READ_AHEAD:
+                readers.append(_Reader(kafka, topic, left.popleft()))
+            reader = readers[0]
+            yield reader.part, reader.batches()
+            readers.popleft().close()
     except KafkaException as exc:
         raise MigratorError(f"topic {topic} cannot be read: {exc.args[0]}", topic=topic) from exc
     finally:
-        reader.close()
+        for reader in readers:
+            reader.close()
 
 
-def _until_ended(reader: Consumer, topic: str, ends: dict[int, int]) -> Iterator[Batch]:
-    quiet_s = 0.0
-    while ends:
-        batch = _sorted_out(reader.consume(BATCH, timeout=POLL_S), topic, ends)
-        for partition in batch.ended:
-            del ends[partition]
-        if batch.ended:
-            # Stop fetching what lies past the end.
-            reader.incremental_unassign([TopicPartition(topic, p) for p in batch.ended])
-        if batch.records or batch.ended:
-            quiet_s = 0.0
-            yield batch
-            continue
-        quiet_s += POLL_S
-        if quiet_s >= QUIET_LIMIT_S:
-            raise MigratorError(
-                f"nothing came from topic {topic} for {QUIET_LIMIT_S:.0f} s",
-                expected="records up to "
-                + ", ".join(f"offset {end} of partition {p}" for p, end in sorted(ends.items())),
-                next_step="look at the brokers, then run the same command again: it resumes",
-                topic=topic,
-            )
+class _Reader:
+    """Fetches one slice from the moment it is made."""
 
+    def __init__(self, kafka: Mapping[str, object], topic: str, part: Slice) -> None:
+        self.part = part
+        self._topic = topic
+        self._consumer = Consumer(consumer_config(kafka))
+        if part.start < part.end:
+            self._consumer.assign([TopicPartition(topic, part.partition, part.start)])
 
-def _sorted_out(messages: list[Message], topic: str, ends: dict[int, int]) -> Batch:
-    records: list[Message] = []
-    ended: dict[int, None] = {}
-    for message in messages:
-        partition, offset, error = message.partition(), message.offset(), message.error()
-        if error is not None and error.code() != END_OF_PARTITION:
-            if error.retriable() or error.code() == ALL_BROKERS_DOWN:
+    def close(self) -> None:
+        self._consumer.close()
+
+    def batches(self) -> Iterator[list[Message]]:
+        position, end, quiet_s = self.part.start, self.part.end, 0.0
+        while position < end:
+            # Asking for more than is left would wait for it.
+            messages = self._consumer.consume(min(BATCH, end - position), timeout=POLL_S)
+            records = [message for message in messages if message.error() is None]
+            if len(records) != len(messages):
+                position = max(position, self._reached(messages))
+            if records:
+                position = max(position, _offset(records[-1]) + 1)
+                if position > end:
+                    records = [record for record in records if _offset(record) < end]
+                quiet_s = 0.0
+                yield records
+            elif not messages:
+                quiet_s += POLL_S
+                if quiet_s >= QUIET_LIMIT_S:
+                    raise self._quiet()
+
+    def _reached(self, messages: list[Message]) -> int:
+        """How far an end-of-partition mark says that everything has been delivered."""
+        reached = 0
+        for message in messages:
+            error = message.error()
+            if error is None:
                 continue
-            raise _unreadable(topic, partition, offset, error)
-        end = ends.get(partition if partition is not None else -1)
-        if end is None or partition in ended or offset is None or offset == OFFSET_INVALID:
-            continue
-        if error is None and offset < end:
-            records.append(message)
-        if offset >= end or (error is None and offset == end - 1):
-            ended[partition] = None
-    return Batch(records, tuple(ended))
+            if error.code() == END_OF_PARTITION:
+                reached = max(reached, _offset(message))
+            elif not error.retriable() and error.code() != ALL_BROKERS_DOWN:
+                raise _unreadable(self._topic, message.partition(), message.offset(), error)
+        return reached
+
+    def _quiet(self) -> MigratorError:
+        return MigratorError(
+            f"nothing came from partition {self.part.partition} of topic {self._topic} "
+            f"for {QUIET_LIMIT_S:.0f} s",
+            expected=f"records up to offset {self.part.end}",
+            next_step="look at the brokers, then run the same command again: it resumes",
+            topic=self._topic,
+            partition=self.part.partition,
+        )
+
+
+def _offset(message: Message) -> int:
+    offset = message.offset()
+    return -1 if offset is None else offset
 
 
 def _unreadable(

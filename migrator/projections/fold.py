@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.orm import InstrumentedAttribute
 
-from migrator.projections.definition import Check, Definition, Projection
+from migrator.projections.definition import Check, Definition, Handler, Projection
 from migrator.projections.events import TOMBSTONE, Meta
 
 
@@ -28,73 +28,92 @@ class NoKey(Exception):
     """A record whose row cannot be told."""
 
 
-class Fold:
-    """The rows of one projection as far as the events applied so far make them."""
+RawKey = bytes | str | None
+Step = Callable[[Any, RawKey, Any, Any], None]
 
-    def __init__(self, definition: Definition) -> None:
+
+class Fold:
+    """The rows of one projection as far as the events applied so far make them.
+
+    `rows` is keyed as the records are, by bytes where the key is text: a key is decoded once a row,
+    not once an event. `meta(record, envelope)` makes a Meta for the handlers that take one.
+    """
+
+    def __init__(self, definition: Definition, meta: Callable[[Any, Any], Meta]) -> None:
         self.definition = definition
         self.rows: dict[Hashable, Any] = {}
+        self._meta = meta
         self._new = row_class(definition)
-        self._ignores = definition.ignores
-        self._handlers = {
-            event_type: (handler.function, handler.takes_meta)
-            for event_type, handler in definition.handlers.items()
-        }
-        self._key_of = definition.key
 
-    def wants(self, event_type: str) -> bool:
-        """Whether a handler folds this type.
+    def step(self, event_type: str) -> Step | None:
+        """Make the function that folds events of this type, or None where they are ignored.
+
+        It is called with the event, the record's key, the record and its envelope; it raises NoKey.
 
         Raises:
-            Unhandled: neither a handler nor `ignores` names it.
+            Unhandled: neither a handler nor `ignores` names the type.
         """
-        if event_type in self._handlers:
-            return True
-        if event_type in self._ignores or event_type == TOMBSTONE:
-            return False
+        handler = self.definition.handlers.get(event_type)
+        if handler is not None:
+            return self._step(handler)
+        if event_type in self.definition.ignores:
+            return None
+        if event_type == TOMBSTONE:
+            return self._bury
         raise Unhandled(self.definition.name, event_type)
 
-    def apply(self, event_type: str, event: Any, key: str | None, meta: Callable[[], Meta]) -> None:
-        """Fold one wanted event into its row, which is made where there is none.
+    def _step(self, handler: Handler) -> Step:
+        rows, get, row_key, new = self.rows, self.rows.get, self._row_key(), self._row
+        function, meta = handler.function, self._meta if handler.takes_meta else None
 
-        Raises:
-            NoKey: the record's key is absent or is none of this projection's.
-        """
-        row_key = self._key_of(event) if self._key_of is not None else self._parsed(key)
-        row = self.rows.get(row_key)
-        if row is None:
-            row = self.rows[row_key] = self._new(row_key)
-        function, takes_meta = self._handlers[event_type]
-        if takes_meta:
-            function(row, event, meta())
-        else:
-            function(row, event)
-        if row.is_deleted:
-            del self.rows[row_key]
+        def step(event: Any, raw_key: RawKey, record: Any, envelope: Any) -> None:
+            key = raw_key if row_key is None else row_key(event, raw_key)
+            row = get(key)
+            if row is None:
+                row = rows[key] = new(key)
+            if meta is None:
+                function(row, event)
+            else:
+                function(row, event, meta(record, envelope))
+            if row.is_deleted:
+                del rows[key]
 
-    def bury(self, key: str | None, meta: Callable[[], Meta]) -> None:
-        """Fold a tombstone: the row goes, or its own handler says otherwise.
+        return step
 
-        Raises:
-            NoKey: the projection takes its key from the event, and a tombstone has none.
-        """
-        if TOMBSTONE in self._handlers:
-            self.apply(TOMBSTONE, None, key, meta)
-        elif TOMBSTONE not in self._ignores:
-            if self._key_of is not None:
-                raise NoKey(
-                    "a tombstone has no event to take the key from; ignores = (Tombstone,)?"
-                )
-            self.rows.pop(self._parsed(key), None)
+    def _bury(self, _event: Any, raw_key: RawKey, _record: Any, _envelope: Any) -> None:
+        """Fold a tombstone without a handler: the row goes."""
+        row_key = self._row_key()
+        self.rows.pop(raw_key if row_key is None else row_key(None, raw_key), None)
 
-    def _parsed(self, key: str | None) -> Hashable:
-        if key is None:
+    def _row_key(self) -> Callable[[Any, RawKey], Hashable] | None:
+        """How a record's row is found; None where the record's key as it stands will do."""
+        key_of = self.definition.key
+        if key_of is not None:
+            return lambda event, _raw: _own_key(key_of, event)
+        if self.definition.parse_key is str:
+            return None
+        return lambda _event, raw: self._parsed(raw)
+
+    def _row(self, key: Hashable) -> Any:
+        if self.definition.key is None and isinstance(key, bytes | str | None):
+            return self._new(self._parsed(key))
+        return self._new(key)
+
+    def _parsed(self, raw: RawKey) -> Hashable:
+        if raw is None:
             raise NoKey("the record has no key")
+        text = raw.decode() if isinstance(raw, bytes) else raw
         assert self.definition.parse_key is not None
         try:
-            return self.definition.parse_key(key)
+            return self.definition.parse_key(text)
         except ValueError:
-            raise NoKey(f"the record's key {key!r} does not fit the primary key") from None
+            raise NoKey(f"the record's key {text!r} does not fit the primary key") from None
+
+
+def _own_key(key_of: Callable[[Any], Hashable], event: Any) -> Hashable:
+    if event is None:
+        raise NoKey("a tombstone has no event to take the key from; ignores = (Tombstone,)?")
+    return key_of(event)
 
 
 def row_class(definition: Definition) -> Callable[[Hashable], Any]:

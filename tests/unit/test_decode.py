@@ -6,17 +6,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from migrator.kafka.decode import NoEnvelope, envelope_opener
+from migrator.kafka.decode import NoEnvelope, Opener
 from migrator.settings import Topic
 
 
 def opened(value: bytes, headers=None, **places):
-    return envelope_opener(Topic(**places))(value, lambda: headers)
+    return Opener(Topic(**places)).open(value, lambda: headers)
 
 
 def test_the_default_envelope_is_type_id_and_data():
     envelope = opened(b'{"type": "Placed", "id": 7, "data": {"a": 1}, "more": []}')
-    assert (envelope.type, envelope.id, bytes(envelope.payload)) == ("Placed", "7", b'{"a": 1}')
+    assert (envelope.type, envelope.id, bytes(envelope.payload)) == ("Placed", 7, b'{"a": 1}')
 
 
 def test_an_id_may_be_absent():
@@ -63,3 +63,27 @@ def test_parts_may_lie_in_headers_and_the_record_be_the_payload():
 def test_a_record_without_its_envelope_says_what_is_missing(value, places, said):
     with pytest.raises(NoEnvelope, match=said):
         opened(value, headers=[("at", b"yesterday")], **places)
+
+
+@pytest.mark.parametrize(
+    ("places", "plain"),
+    [
+        ({}, True),
+        ({"time": "at"}, True),
+        ({"time": "header:at"}, False),
+        ({"type": "header:t"}, False),
+        ({"payload": "."}, False),
+    ],
+)
+def test_the_quick_way_is_taken_only_where_all_lies_in_the_envelope(places, plain):
+    opener = Opener(Topic(**places))
+    assert (opener.plain is not None) is plain
+    if opener.plain:
+        value = b'{"type": "x", "id": "i", "at": "2026-01-02T03:04:05Z", "data": {}}'
+        quick, slow = opener.plain(value), opener.open(value, lambda: None)
+        assert (quick.type, quick.id, quick.time, bytes(quick.payload)) == (
+            slow.type,
+            slow.id,
+            slow.time,
+            bytes(slow.payload),
+        )

@@ -51,13 +51,16 @@ META = Meta(topic="t", partition=0, offset=1, timestamp=datetime(2026, 1, 1, tzi
 
 
 def folded(*events: tuple[str, Any]) -> dict[Any, Any]:
-    fold = Fold(Account.__definition__)
+    fold = Fold(Account.__definition__, lambda *_: META)
     for key, event in events:
-        if event is None:
-            fold.bury(key, lambda: META)
-        else:
-            fold.apply(type(event).__name__, event, key, lambda: META)
+        apply(fold, "Tombstone" if event is None else type(event).__name__, event, key)
     return fold.rows
+
+
+def apply(fold: Fold, event_type: str, event: Any, key: Any) -> None:
+    step = fold.step(event_type)
+    assert step is not None
+    step(event, key, None, None)
 
 
 def test_a_row_begins_with_its_key_and_defaults():
@@ -98,8 +101,8 @@ def test_a_tombstone_handler_decides_for_itself():
         def buried(self, event: None) -> None:
             self.gone = True
 
-    fold = Fold(Kept.__definition__)
-    fold.bury("a", lambda: META)
+    fold = Fold(Kept.__definition__, lambda *_: META)
+    apply(fold, "Tombstone", None, "a")
     assert fold.rows["a"].gone is True
 
 
@@ -113,15 +116,14 @@ def test_a_handler_cannot_invent_a_column():
             self.kye = 1  # type: ignore[attr-defined]
 
     with pytest.raises(AttributeError, match="kye"):
-        Fold(Wrong.__definition__).apply("Added", Added(amount=1), "a", lambda: META)
+        apply(Fold(Wrong.__definition__, lambda *_: META), "Added", Added(amount=1), "a")
 
 
-def test_an_unhandled_type_is_refused_and_an_ignored_one_is_not_wanted():
-    fold = Fold(Account.__definition__)
-    assert fold.wants("Added")
-    assert not fold.wants("Seen")
+def test_an_unhandled_type_is_refused_and_an_ignored_one_has_no_step():
+    fold = Fold(Account.__definition__, lambda *_: META)
+    assert fold.step("Seen") is None
     with pytest.raises(Unhandled, match="accounts has no handler for Touched"):
-        fold.wants("Touched")
+        fold.step("Touched")
 
 
 def test_a_record_without_a_key_has_no_row():
@@ -143,15 +145,21 @@ class Owner(
 
 
 def test_a_key_of_several_columns_fills_them_all():
-    fold = Fold(Owner.__definition__)
-    fold.apply("Added", Added(amount=3, owner="o"), "whatever", lambda: META)
+    fold = Fold(Owner.__definition__, lambda *_: META)
+    apply(fold, "Added", Added(amount=3, owner="o"), "whatever")
     row = fold.rows["o", 3]
     assert (row.owner, row.amount, row.count) == ("o", 3, 1)
 
 
 def test_a_tombstone_has_no_event_to_take_a_key_from():
     with pytest.raises(NoKey, match="tombstone"):
-        Fold(Owner.__definition__).bury("a", lambda: META)
+        apply(Fold(Owner.__definition__, lambda *_: META), "Tombstone", None, "a")
+
+
+def test_a_key_of_bytes_is_decoded_in_the_row():
+    fold = Fold(Account.__definition__, lambda *_: META)
+    apply(fold, "Added", Added(amount=1), b"a")
+    assert fold.rows[b"a"].account == "a"
 
 
 events = st.lists(
