@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from migrator.migrations.backfill import backfill as backfill
     from migrator.migrations.irreversible import irreversible as irreversible
     from migrator.projections.definition import Projection as Projection
     from migrator.projections.definition import check as check
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from migrator.projections.events import Tombstone as Tombstone
 
 _HOMES = {
+    "backfill": "migrator.migrations.backfill",
     "irreversible": "migrator.migrations.irreversible",
     "Projection": "migrator.projections.definition",
     "check": "migrator.projections.definition",

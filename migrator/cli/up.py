@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from migrator.cli.context import App, pass_app
+from migrator.cli.filling import FillingLines
 
 if TYPE_CHECKING:
     from migrator.migrations.plan import Plan
@@ -35,12 +36,14 @@ def command(app: App, phase: Phase | None, to: str | None, dry_run: bool) -> Non
         plan, previews = up.preview(app.settings, to=to, phase=phase)
         app.emit(_plan_document(plan, previews), _plan_text(plan, previews))
         return
-    outcome = up.up(app.settings, to=to, phase=phase, progress=lambda step: _say(app, step))
+    lines = FillingLines(app.say)
+    outcome = up.up(app.settings, to=to, phase=phase, progress=lambda step: _say(app, lines, step))
     app.emit(_document(outcome), _text(outcome))
 
 
-def _say(app: App, step: Any) -> None:
+def _say(app: App, lines: FillingLines, step: Any) -> None:
     from migrator.migrations.apply import Done
+    from migrator.migrations.pages import Filling
     from migrator.migrations.retry import Retry
     from migrator.migrations.up import Waiting
 
@@ -49,6 +52,8 @@ def _say(app: App, step: Any) -> None:
             app.say(f"waiting for another run to end: {holder}")
         case Retry(revision, attempt, cause, pause_s):
             app.say(f"{revision} met a lock: {cause}; retry {attempt} in {pause_s:.1f} s")
+        case Filling():
+            lines.heard(step)
         case Done():
             tries = {0: "", 1: ", 1 retry"}.get(step.retries, f", {step.retries} retries")
             message = f": {step.message}" if step.message else ""

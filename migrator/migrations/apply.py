@@ -11,8 +11,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from alembic.runtime.migration import MigrationStep
 
-from migrator.migrations import check, indexes, render, scripts, session
+from migrator.migrations import backfill, check, indexes, pages, render, scripts, session
 from migrator.migrations.history import History
+from migrator.migrations.pages import Filling
 from migrator.migrations.retry import Patience, Retry, patiently
 from migrator.migrations.revision import Revision
 from migrator.postgres import ledger
@@ -30,7 +31,7 @@ class Run:
     history: History
     fence: Fence
     patience: Patience
-    retried: Callable[[Retry], None]
+    retried: Callable[[Retry | Filling], None]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def apply(run: Run, connection: sa.Connection, revision: Revision) -> Done:
     """
 
     def attempt() -> tuple[int, int]:
+        if revision.backfills:
+            return _page_by_page(run, revision)
         if revision.transactional:
             return _in_transaction(run, connection, revision)
         return _outside_transaction(run, revision)
@@ -88,6 +91,25 @@ def _outside_transaction(run: Run, revision: Revision) -> tuple[int, int]:
         return _migrate(run, connection, revision, verify=verify, transactional=False)
 
 
+def _page_by_page(run: Run, revision: Revision) -> tuple[int, int]:
+    """Run the revision's backfill on a session of its own; stamp it when that is complete."""
+    started = time.monotonic()
+    declared = backfill.of(run.history, revision)
+    pages.run(
+        pages.Work(
+            run.settings, declared, revision.id, revision.id, run.fence, run.patience, run.retried
+        )
+    )
+
+    def verify(conn: Connection) -> None:
+        pages.finish(conn, revision.id)
+
+    with session.opened(run.settings, "up") as connection, backfill.received():
+        return _migrate(
+            run, connection, revision, verify=verify, transactional=True, started=started
+        )
+
+
 def _migrate(
     run: Run,
     connection: sa.Connection,
@@ -95,10 +117,11 @@ def _migrate(
     *,
     verify: Callable[[Connection], None],
     transactional: bool,
+    started: float | None = None,
 ) -> tuple[int, int]:
     """Let Alembic run upgrade() and stamp it; add our entry and the fence before it commits."""
     conn = session.driver(connection)
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     written: list[tuple[int, int]] = []
 
     def record(**_: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pglast import ast, enums
 
 from migrator.errors import Refused
-from migrator.migrations import render, scripts
+from migrator.migrations import backfill, render, scripts
 from migrator.migrations.history import History
 from migrator.migrations.revision import PHASES, Revision
 
@@ -48,6 +48,8 @@ def problems(history: History, revision: Revision) -> Iterator[str]:
         yield f'{revision.path.name} has {said}; write phase = "expand" or phase = "contract"'
     if not revision.has_upgrade:
         yield f"{revision.path.name} has no upgrade()"
+    elif revision.backfills:
+        yield from _backfill_problems(history, revision)
     elif not revision.transactional:
         yield from _autocommit_problems(history, revision)
     yield from _rollback_problems(revision)
@@ -70,6 +72,13 @@ def _rollback_problems(revision: Revision) -> Iterator[str]:
 def _autocommit_problems(history: History, revision: Revision) -> Iterator[str]:
     try:
         autocommit_statement(history, revision)
+    except ValueError as exc:
+        yield f"{revision.path.name} {exc}"
+
+
+def _backfill_problems(history: History, revision: Revision) -> Iterator[str]:
+    try:
+        backfill.of(history, revision)
     except ValueError as exc:
         yield f"{revision.path.name} {exc}"
 

@@ -77,6 +77,8 @@ def _database(
 def _kept(revision: Revision, applied: Sequence[str]) -> str:
     """What stays in the database, in one sentence."""
     before = f"applied before it, and kept: {', '.join(applied)}; " if applied else ""
+    if revision.backfills:
+        return f"{before}the pages of {revision.id} that are committed stay; the next run goes on"
     if revision.transactional:
         return f"{before}of {revision.id} nothing is left in the database"
     return f"{before}an INVALID index that {revision.id} may have left is dropped by the next run"

@@ -84,6 +84,7 @@ def _revision(script: Script, directory: Path) -> Revision:
         rollback_script=rollback.read_text(encoding="utf-8") if rollback.is_file() else None,
         irreversible=declared.reason if isinstance(declared, Irreversible) else None,
         transactional=not _leaves_its_transaction(tree),
+        backfills=_calls_backfill(tree),
         has_upgrade=callable(getattr(script.module, "upgrade", None)),
     )
 
@@ -100,6 +101,11 @@ def _leaves_its_transaction(tree: ast.Module) -> bool:
         isinstance(node, ast.Attribute) and node.attr == "autocommit_block"
         for node in ast.walk(tree)
     )
+
+
+def _calls_backfill(tree: ast.Module) -> bool:
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return any(getattr(func, "id", getattr(func, "attr", None)) == "backfill" for func in called)
 
 
 def _refuse_two_heads(history: History) -> None:

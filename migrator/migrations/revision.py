@@ -28,6 +28,7 @@ class Revision:
     rollback_script: str | None
     irreversible: str | None
     transactional: bool
+    backfills: bool = False
     has_upgrade: bool
 
     @property

@@ -6,10 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from migrator.errors import MigratorError
-from migrator.migrations import applied, check, failure, history, plan, render, session
+from migrator.errors import MigratorError, Refused
+from migrator.migrations import (
+    applied,
+    backfill,
+    check,
+    failure,
+    history,
+    keyset,
+    plan,
+    render,
+    session,
+)
 from migrator.migrations.apply import Done, Run, apply
 from migrator.migrations.history import History
+from migrator.migrations.pages import Filling
 from migrator.migrations.plan import Plan
 from migrator.migrations.retry import Patience, Retry
 from migrator.migrations.revision import Phase, Revision
@@ -36,7 +47,7 @@ class Started:
     total: int
 
 
-Progress = Callable[[Waiting | Started | Retry | Done], None]
+Progress = Callable[[Waiting | Started | Retry | Filling | Done], None]
 
 
 @dataclass(frozen=True)
@@ -149,14 +160,30 @@ def preview(
     """
     files = history.read(settings)
     found = survey(settings, files, to=to, phase=phase)
-    return found, tuple(_previewed(files, revision) for revision in found.todo)
+    return found, tuple(_previewed(settings, files, revision) for revision in found.todo)
 
 
-def _previewed(files: History, revision: Revision) -> Preview:
+def _previewed(settings: Settings, files: History, revision: Revision) -> Preview:
+    if revision.backfills:
+        return _previewed_backfill(settings, files, revision)
     try:
         return Preview(revision, render.render(files, revision), None)
     except render.NotRenderable as exc:
         return Preview(revision, None, str(exc))
+
+
+def _previewed_backfill(settings: Settings, files: History, revision: Revision) -> Preview:
+    """Show the first page, from the table as it is; read-only."""
+    declared = backfill.of(files, revision)
+    with connect(settings, "plan") as conn:
+        conn.read_only = True
+        try:
+            page, rows = keyset.first_page(conn, declared)
+        except Refused:  # the table, or its key, may come with a revision that is pending too
+            return Preview(revision, f"-- the table is not there yet\n{declared.shown()};", None)
+    about = "not known before ANALYZE" if rows is None else f"about {rows:,}"
+    said = f"-- rows: {about}; first page, of {declared.batch:,} rows, then on to the last key:"
+    return Preview(revision, f"{said}\n{page};", None)
 
 
 def _confirm(settings: Settings, expected: str | None) -> None:

@@ -74,3 +74,22 @@ CREATE TABLE migrator.position (
     changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (build, topic, partition)
 );
+
+CREATE TABLE migrator.backfill (
+    backfill        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name            text NOT NULL,
+    revision        text,
+    table_name      text NOT NULL,
+    definition_hash text NOT NULL,
+    pass            int NOT NULL DEFAULT 1,
+    last_key        jsonb,
+    end_key         jsonb,
+    rows_done       bigint NOT NULL DEFAULT 0,
+    rows_read       bigint NOT NULL DEFAULT 0,
+    done_in_pass    bigint NOT NULL DEFAULT 0,
+    batch           int NOT NULL,
+    started_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at     timestamptz
+);
+CREATE UNIQUE INDEX backfill_one_unfinished ON migrator.backfill (name) WHERE finished_at IS NULL;
