@@ -14,9 +14,8 @@ from migrator.demo.generate import OrderLives
 from migrator.demo.purchases import Purchase
 from migrator.demo.records import placed, records
 from migrator.errors import MigratorError
-from migrator.kafka.decode import envelope_opener, payload_decoder
 from migrator.projections import registry
-from migrator.projections.fold import Fold
+from migrator.projections.partition import PartitionFold
 from migrator.settings import Topic
 
 
@@ -26,20 +25,26 @@ def folder(tmp_path):
     return tmp_path
 
 
+class Record:
+    """A record as it comes from the log."""
+
+    def __init__(self, key, value):
+        self._key, self._value = key, value
+
+    def key(self):
+        return self._key
+
+    def value(self):
+        return self._value
+
+
 def folded(folder, events):
     """Fold the events as the replay does: through their bytes."""
     known = registry.load(folder / "projections")
-    folds = {name: Fold(known[name].definition) for name in ("orders", "customers")}
-    opened = envelope_opener(Topic())
-    for key, value in records(events):
-        envelope = opened(value, lambda: None)
-        for fold in folds.values():
-            if fold.wants(envelope.type):
-                event = fold.definition.handlers[envelope.type].event
-                fold.apply(
-                    envelope.type, payload_decoder(event)(envelope.payload), key, lambda: None
-                )
-    return folds["orders"].rows, folds["customers"].rows
+    fold = PartitionFold(Topic(), [known[name].definition for name in ("orders", "customers")])
+    fold.apply([Record(key, value) for key, value in records(events)])
+    orders, customers = fold.folds
+    return orders.rows, customers.rows
 
 
 def bought(line, customer, day, cents=1000):
