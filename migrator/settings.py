@@ -74,7 +74,13 @@ class Database(_Section):
 
 class Migrations(_Section):
     directory: Path = Path("migrations")
-    version_table: str = "alembic_version"
+    version_locations: list[Path] = Field(default_factory=list)
+    recursive: bool = False
+    version_table: str = Field("alembic_version", min_length=1)
+    version_table_schema: str | None = Field(None, min_length=1)
+    metadata: str | None = Field(None, pattern=r"^[\w.]+:[\w.]+$")
+    import_: list[str] = Field(default_factory=list, alias="import")
+    rules_from: str | None = Field(None, min_length=1)
 
 
 class Projections(_Section):
@@ -135,6 +141,12 @@ class Settings(BaseSettings):
     @property
     def migrations_dir(self) -> Path:
         return self.root / self.migrations.directory
+
+    @property
+    def version_locations(self) -> list[Path]:
+        """The folders that hold revision files."""
+        named = [self.root / folder for folder in self.migrations.version_locations]
+        return named or [self.migrations_dir / "versions"]
 
     @property
     def projections_dir(self) -> Path:

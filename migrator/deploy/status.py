@@ -91,7 +91,7 @@ def _revisions(settings: Settings, conn: Connection, notes: list[str]) -> Revisi
     if not settings.migrations_dir.is_dir():
         notes.append(f"there is no folder {settings.migrations_dir}: revisions are not shown")
         return None
-    state = applied.read(conn, settings.migrations.version_table)
+    state = applied.read(conn, settings.migrations)
     found = plan.make(history.read(settings), state)
     return Revisions(
         version=found.version,

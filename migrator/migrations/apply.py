@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationStep
 
-from migrator.migrations import backfill, check, indexes, pages, render, scripts, session
+from migrator.migrations import backfill, check, indexes, pages, scripts, session
+from migrator.migrations.contexts import Contexts
 from migrator.migrations.history import History
 from migrator.migrations.pages import Filling
 from migrator.migrations.retry import Patience, Retry, patiently
-from migrator.migrations.revision import Revision
+from migrator.migrations.revision import PHASES, Revision
 from migrator.postgres import ledger
 from migrator.postgres.connect import Connection
 from migrator.postgres.locks import Fence
@@ -32,6 +33,7 @@ class Run:
     fence: Fence
     patience: Patience
     retried: Callable[[Retry | Filling], None]
+    contexts: Contexts
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Done:
 
     revision: str
     message: str
-    phase: str
+    phase: str | None
     entry: int
     duration_ms: int
     retries: int
@@ -62,38 +64,60 @@ def apply(run: Run, connection: sa.Connection, revision: Revision) -> Done:
             return _page_by_page(run, revision)
         if revision.transactional:
             return _in_transaction(run, connection, revision)
+        if revision.exempt:
+            return _as_alembic_would(run, revision)
         return _outside_transaction(run, revision)
 
     (entry, duration_ms), retries = patiently(
         attempt, revision=revision.id, patience=run.patience, retried=run.retried
     )
-    return Done(revision.id, revision.message, str(revision.phase), entry, duration_ms, retries)
+    return Done(revision.id, revision.message, revision.phase, entry, duration_ms, retries)
 
 
 def _in_transaction(run: Run, connection: sa.Connection, revision: Revision) -> tuple[int, int]:
     session.reset(connection)
-    return _migrate(run, connection, revision, verify=lambda _conn: None, transactional=True)
+    return _migrate(run, connection, revision)
 
 
 def _outside_transaction(run: Run, revision: Revision) -> tuple[int, int]:
+    # Rendering takes Alembic's `op` for itself.
+    run.contexts.close()
     index = indexes.built_by(check.autocommit_statement(run.history, revision))
 
     def verify(conn: Connection) -> None:
         if index is not None:
             indexes.require_valid(conn, index)
 
-    with session.opened(_unhurried(run), "up", statement_timeout_ms=0) as connection:
-        with session.autocommit(session.driver(connection)) as conn:
-            with conn.transaction():
-                run.fence.check(conn)
-            if index is not None:
+    with _own_session(run) as connection:
+        if index is not None:
+            with session.autocommit(session.driver(connection)) as conn:
                 indexes.clear_invalid(conn, index)
-        return _migrate(run, connection, revision, verify=verify, transactional=False)
+        return _migrate(run, connection, revision, verify=verify)
+
+
+def _as_alembic_would(run: Run, revision: Revision) -> tuple[int, int]:
+    """Apply an exempt revision that commits on its way; what is after its last commit is atomic."""
+    with _own_session(run) as connection:
+        return _migrate(run, connection, revision)
+
+
+@contextmanager
+def _own_session(run: Run) -> Iterator[sa.Connection]:
+    """A session for one revision outside a transaction, opened while the lock is still ours."""
+    run.contexts.close()
+    try:
+        with session.opened(_unhurried(run), "up", statement_timeout_ms=0) as connection:
+            with session.autocommit(session.driver(connection)) as conn, conn.transaction():
+                run.fence.check(conn)
+            yield connection
+    finally:
+        run.contexts.close()
 
 
 def _page_by_page(run: Run, revision: Revision) -> tuple[int, int]:
     """Run the revision's backfill on a session of its own; stamp it when that is complete."""
     started = time.monotonic()
+    run.contexts.close()
     declared = backfill.of(run.history, revision)
     pages.run(
         pages.Work(
@@ -105,9 +129,10 @@ def _page_by_page(run: Run, revision: Revision) -> tuple[int, int]:
         pages.finish(conn, revision.id)
 
     with session.opened(run.settings, "up") as connection, backfill.received():
-        return _migrate(
-            run, connection, revision, verify=verify, transactional=True, started=started
-        )
+        try:
+            return _migrate(run, connection, revision, verify=verify, started=started)
+        finally:
+            run.contexts.close()
 
 
 def _migrate(
@@ -115,8 +140,7 @@ def _migrate(
     connection: sa.Connection,
     revision: Revision,
     *,
-    verify: Callable[[Connection], None],
-    transactional: bool,
+    verify: Callable[[Connection], None] = lambda _conn: None,
     started: float | None = None,
 ) -> tuple[int, int]:
     """Let Alembic run upgrade() and stamp it; add our entry and the fence before it commits."""
@@ -124,33 +148,27 @@ def _migrate(
     started = time.monotonic() if started is None else started
     written: list[tuple[int, int]] = []
 
-    def record(**_: Any) -> None:
+    def upgrade(module: Any) -> None:
+        module.upgrade()
+        # What pg_dump writes empties the search_path, and the version table is found by it.
+        connection.exec_driver_sql("RESET search_path")
+
+    def record() -> None:
         verify(conn)
         duration_ms = round((time.monotonic() - started) * 1000)
         written.append((ledger.append(conn, _entry(run, revision, duration_ms)), duration_ms))
         run.fence.check(conn)
 
-    script = render.script(run.history, revision)
-    step = MigrationStep.upgrade_from_script(run.history.scripts.revision_map, script)
-
-    def upgrade() -> None:
-        script.module.upgrade()
-        # What pg_dump writes empties the search_path, and the version table is found by it.
-        connection.exec_driver_sql("RESET search_path")
-
-    step.migration_fn = upgrade
+    kept_inside = revision.transactional and not revision.exempt
     try:
-        with render.environment(
-            run.history.scripts,
-            connection=connection,
-            transaction_per_migration=True,
-            version_table=run.settings.migrations.version_table,
-            on_version_apply=record,
-            fn=lambda _heads, _context: [step],
-        ) as context:
-            if transactional:
-                context.autocommit_block = _refuse_autocommit  # type: ignore[method-assign]
-            context.run_migrations()
+        with session.unguarded(connection) if revision.exempt else nullcontext():
+            run.contexts.run(
+                connection,
+                revision,
+                upgrade=upgrade,
+                record=record,
+                autocommit_block=_refuse_autocommit if kept_inside else None,
+            )
     finally:
         connection.rollback()
     return written[0]
@@ -180,7 +198,7 @@ def _entry(run: Run, revision: Revision, duration_ms: int) -> ledger.NewEntry:
         run=run.id,
         duration_ms=duration_ms,
         message=revision.message,
-        phase=revision.phase,
+        phase=revision.phase if revision.phase in PHASES else None,
         revises=revision.revises,
         source_hash=revision.source_hash,
         rollback_script=script,

@@ -41,16 +41,18 @@ def problems(history: History, revision: Revision) -> Iterator[str]:
     """Say what keeps this revision from being applied."""
     if len(revision.id) > MAX_ID:
         yield f"the id has {len(revision.id)} characters; the version table takes {MAX_ID}"
+    if not revision.has_upgrade:
+        yield f"{revision.path.name} has no upgrade()"
+    if revision.exempt:
+        return
     if len(revision.parents) > 1:
         yield f"it merges {' and '.join(revision.parents)}; a pending revision revises exactly one"
     if revision.phase not in PHASES:
         said = "no phase" if revision.phase is None else f"phase {revision.phase!r}"
         yield f'{revision.path.name} has {said}; write phase = "expand" or phase = "contract"'
-    if not revision.has_upgrade:
-        yield f"{revision.path.name} has no upgrade()"
-    elif revision.backfills:
+    if revision.has_upgrade and revision.backfills:
         yield from _backfill_problems(history, revision)
-    elif not revision.transactional:
+    elif revision.has_upgrade and not revision.transactional:
         yield from _autocommit_problems(history, revision)
     yield from _rollback_problems(revision)
 

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from migrator.errors import Refused, UsageError
 from migrator.migrations.applied import Applied
-from migrator.migrations.history import History
 from migrator.migrations.revision import Phase, Revision
+
+if TYPE_CHECKING:
+    from migrator.migrations.history import History
+
+
+class Chain(Protocol):
+    """The files' revisions: a History, or the Outline of one."""
+
+    @property
+    def directory(self) -> Path: ...
+    def __contains__(self, revision: str) -> bool: ...
+    def ancestry(self, revision: str) -> frozenset[str]: ...
 
 
 @dataclass(frozen=True)
 class Plan:
     """The revisions by their state, and those that this run applies, oldest first."""
 
-    version: str | None
+    heads: tuple[str, ...]
     applied: tuple[Revision, ...]
     without_entry: tuple[str, ...]
     unknown: tuple[str, ...]
@@ -24,9 +37,23 @@ class Plan:
     stopped_before: Revision | None
 
     @property
+    def version(self) -> str | None:
+        """The database's revision now."""
+        return ", ".join(self.heads) or None
+
+    @property
     def target(self) -> str | None:
         """The database's revision once the plan is carried out."""
-        return self.todo[-1].id if self.todo else self.version
+        return ", ".join(self.heads_after) or None
+
+    @property
+    def heads_after(self) -> tuple[str, ...]:
+        """What the version table names then: several, where it stops between branches."""
+        heads = set(self.heads)
+        for revision in self.todo:
+            heads -= {*revision.parents, *revision.requires}
+            heads.add(revision.id)
+        return tuple(sorted(heads))
 
 
 def make(
@@ -41,17 +68,16 @@ def make(
         UsageError: `to` is neither in the files nor in the ledger.
         Refused: pending revisions do not stand on what is applied.
     """
-    held = _held(history, applied)
-    known = {revision.id for revision in history.revisions}
+    held = held_by(history, applied)
     recorded = {entry.subject for entry in applied.standing}
-    unknown = tuple(e.subject for e in applied.standing if e.subject not in known)
+    unknown = unknown_to(history, applied)
     pending = tuple(revision for revision in history.revisions if revision.id not in held)
     if pending and unknown:
         raise _diverged(applied, unknown, pending)
-    asked = _until(pending, to, known | recorded)
+    asked = _until(pending, to, recorded.union(history.ids))
     todo, stopped_before = _prefix(asked, phase)
     return Plan(
-        version=applied.version,
+        heads=applied.heads,
         applied=tuple(revision for revision in history.revisions if revision.id in held),
         without_entry=tuple(r.id for r in history.revisions if r.id in held - recorded),
         unknown=unknown,
@@ -62,27 +88,47 @@ def make(
     )
 
 
-def _held(history: History, applied: Applied) -> frozenset[str]:
-    """The files' revisions that the database stands on."""
-    known = {revision.id for revision in history.revisions}
-    if applied.version is None:
+def unknown_to(files: Chain, applied: Applied) -> tuple[str, ...]:
+    """What the ledger says is applied and no file has, oldest first."""
+    return tuple(e.subject for e in applied.standing if e.subject not in files)
+
+
+def held_by(files: Chain, applied: Applied) -> frozenset[str]:
+    """The files' revisions that the database stands on.
+
+    Raises:
+        Refused: neither files nor ledger tell what it stands on.
+    """
+    if not applied.heads:
         return frozenset()
-    newest_first = [applied.version, *(entry.subject for entry in reversed(applied.standing))]
-    for subject in newest_first:
-        if subject in known:
-            return history.ancestry(subject)
-    if applied.standing and applied.standing[0].revises is None:
-        return frozenset()
-    base = applied.standing[0].revises if applied.standing else None
-    if base in known:
-        return history.ancestry(base)
+    said = {e.subject for e in applied.standing} | {p for e in applied.standing for p in e.parents}
+    held = [files.ancestry(name) for name in said.union(applied.heads) if name in files]
+    strangers = [head for head in applied.heads if head not in said and head not in files]
+    whole = bool(applied.standing) and applied.standing[0].revises is None
+    _refuse_head_below_head(files, applied)
+    if not strangers and (held or whole):
+        return frozenset().union(*held)
     raise Refused(
-        f"the database is at {applied.version}, which no file in {history.directory} knows",
+        f"the database is at {applied.version}, which no file in {files.directory} knows",
         expected="a revision of this checkout, or one that the ledger tells the way from",
         next_step="check that the database is the right one; if so, take the checkout that has "
         f"{applied.version}",
         version=applied.version,
     )
+
+
+def _refuse_head_below_head(files: Chain, applied: Applied) -> None:
+    for head in filter(files.__contains__, applied.heads):
+        below = files.ancestry(head).intersection(applied.heads) - {head}
+        if below:
+            raise Refused(
+                f"the version table names {len(applied.heads)} heads: {applied.version}; "
+                f"but {head} stands on {', '.join(sorted(below))}",
+                expected="heads of which none stands on another",
+                next_step="find out who changed the table by hand, and delete from it what is not "
+                "the database's revision",
+                heads=list(applied.heads),
+            )
 
 
 def _diverged(applied: Applied, unknown: tuple[str, ...], pending: tuple[Revision, ...]) -> Refused:
@@ -111,6 +157,6 @@ def _prefix(
     asked: tuple[Revision, ...], phase: Phase | None
 ) -> tuple[tuple[Revision, ...], Revision | None]:
     for count, revision in enumerate(asked):
-        if phase is not None and revision.phase != phase:
+        if phase is not None and revision.phase != phase and not revision.exempt:
             return asked[:count], revision
     return asked, None

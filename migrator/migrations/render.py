@@ -13,6 +13,7 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from migrator.migrations import imports
 from migrator.migrations.history import History
 from migrator.migrations.revision import Revision
 
@@ -31,6 +32,7 @@ def render(history: History, revision: Revision) -> str:
     """
     buffer = io.StringIO()
     options = {
+        **imports.options(history.settings),
         "as_sql": True,
         "dialect_name": "postgresql",
         "dialect_opts": {"paramstyle": "named"},

@@ -15,7 +15,8 @@ class Revision:
     """One file of versions/, with the rollback script beside it.
 
     What is None was not declared: a file may be older than migrator, so only a pending revision
-    must be complete (`check.refuse_incomplete`).
+    must be complete (`check.refuse_incomplete`), and not even that if it is `exempt`: older than
+    [migrations] rules_from. `requires` is Alembic's depends_on.
     """
 
     id: str
@@ -30,10 +31,13 @@ class Revision:
     transactional: bool
     backfills: bool = False
     has_upgrade: bool
+    requires: tuple[str, ...] = ()
+    exempt: bool = False
 
     @property
     def revises(self) -> str | None:
-        return self.parents[0] if self.parents else None
+        """What it stands on, as the ledger writes it: with commas where that is several."""
+        return ", ".join(self.parents + self.requires) or None
 
     def __str__(self) -> str:
         return f"{self.id} {self.message}".rstrip()

@@ -69,10 +69,10 @@ def draft(settings: Settings, message: str, *, phase: Phase = "expand") -> Draft
             expected="one line that says what the revision changes",
             next_step='migrator new "add a note to orders"',
         )
-    ids, head = _known(settings)
+    ids, head, folder = _known(settings)
     revision = _next_id(ids)
     slug = _slug(said)
-    path = settings.migrations_dir / "versions" / f"{revision}{'_' * bool(slug)}{slug}.py"
+    path = folder / f"{revision}{'_' * bool(slug)}{slug}.py"
     source = _REVISION.format(
         message=_in_docstring(said),
         id=revision,
@@ -110,11 +110,14 @@ def write(drafted: Draft) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _known(settings: Settings) -> tuple[list[str], str | None]:
+def _known(settings: Settings) -> tuple[list[str], str | None, Path]:
+    """The ids that are taken, the head, and the folder for the next file: the head's own."""
+    folder = settings.version_locations[-1]
     if not settings.migrations_dir.is_dir():
-        return [], None
+        return [], None, folder
     files = history.read(settings)
-    return [revision.id for revision in files.revisions], next(iter(files.heads), None)
+    head = next(iter(files.heads), None)
+    return list(files.ids), head, files[head].path.parent if head else folder
 
 
 def _next_id(ids: list[str]) -> str:

@@ -134,12 +134,10 @@ class _Record:
         _refuse_unless_newest(conn, self.settings, self.entry)
 
     def write(self, conn: Connection, started: float) -> tuple[int, int]:
-        applied.move_version(
-            conn,
-            self.settings.migrations.version_table,
-            before=self.entry.subject,
-            after=self.entry.revises,
-        )
+        migrations = self.settings.migrations
+        state = applied.read(conn, migrations)
+        after = applied.heads_without(state, self.entry)
+        applied.move_heads(conn, migrations, before=state.heads, after=after)
         duration_ms = round((time.monotonic() - started) * 1000)
         return ledger.append(conn, self._entry(duration_ms)), duration_ms
 
@@ -185,7 +183,7 @@ def _execute(conn: Connection, script: str) -> None:
 
 
 def _refuse_unless_newest(conn: Connection, settings: Settings, entry: Entry) -> None:
-    state = applied.read(conn, settings.migrations.version_table)
+    state = applied.read(conn, settings.migrations)
     newest = state.standing[-1] if state.standing else None
     if newest is not None and newest.entry == entry.entry:
         return

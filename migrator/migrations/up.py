@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID, uuid4
 
 from migrator.errors import MigratorError, Refused
-from migrator.migrations import (
-    applied,
-    backfill,
-    check,
-    failure,
-    history,
-    keyset,
-    plan,
-    render,
-    session,
-)
-from migrator.migrations.apply import Done, Run, apply
-from migrator.migrations.history import History
-from migrator.migrations.pages import Filling
+from migrator.migrations import applied, outline, plan
+from migrator.migrations.applied import Applied
 from migrator.migrations.plan import Plan
-from migrator.migrations.retry import Patience, Retry
 from migrator.migrations.revision import Phase, Revision
 from migrator.postgres.connect import connect
 from migrator.postgres.locks import Fence, deployer_lock
 from migrator.settings import Settings
+
+# Alembic and SQLAlchemy load in the functions that need them: a run with nothing to do needs neither.
+if TYPE_CHECKING:
+    from migrator.migrations.apply import Done
+    from migrator.migrations.history import History
+    from migrator.migrations.pages import Filling
+    from migrator.migrations.retry import Retry
 
 LOCK = "deploy"
 
@@ -47,7 +43,7 @@ class Started:
     total: int
 
 
-Progress = Callable[[Waiting | Started | Retry | Filling | Done], None]
+Progress: TypeAlias = "Callable[[Waiting | Started | Retry | Filling | Done], None]"
 
 
 @dataclass(frozen=True)
@@ -89,35 +85,56 @@ def up(
         Busy: another run, or locks on the tables, lasted until the deadline.
         MigratorError: a revision failed.
     """
+    run = uuid4()
+    if to is None and (current := _nothing_pending(settings)):
+        state, unknown = current
+        return Outcome(run, (), state.version, (), unknown, None)
+    from migrator.migrations import check, history
+
     files = history.read(settings)
     found = survey(settings, files, to=to, phase=phase)
-    run = uuid4()
+    check.refuse_incomplete(files, found.asked)
     done: tuple[Done, ...] = ()
     if found.todo:
         with deployer_lock(
             settings, LOCK, waiting=lambda holder: progress(Waiting(holder))
         ) as fence:
-            # Another runner may have applied them while this one waited.
+            # Another runner may have applied them while this one waited: then less is asked for.
             found = survey(settings, files, to=to, phase=phase)
             done = carry_out(settings, files, found, fence=fence, run=run, progress=progress)
-    left = tuple(r.id for r in found.pending if r not in found.todo)
+    left = tuple(r.id for r in found.pending[len(found.todo) :])
     return Outcome(run, done, found.target, left, found.unknown, found.stopped_before)
 
 
 def survey(
     settings: Settings, files: History, *, to: str | None = None, phase: Phase | None = None
 ) -> Plan:
-    """Read the database's state and plan; checks every revision asked for. Read-only, no lock.
+    """Read the database's state and plan. Read-only, no lock.
 
     Raises:
         UsageError, Refused: as `up`.
     """
+    return plan.make(files, _state(settings), to=to, phase=phase)
+
+
+def _nothing_pending(settings: Settings) -> tuple[Applied, tuple[str, ...]] | None:
+    """The state and what is unknown, where the database holds all that the files have.
+
+    None where something is pending, or where that cannot be told without loading the files.
+    """
+    files = outline.read(settings)
+    if files is None:
+        return None
+    state = _state(settings)
+    if not plan.held_by(files, state).issuperset(files.ids):
+        return None
+    return state, plan.unknown_to(files, state)
+
+
+def _state(settings: Settings) -> Applied:
     with connect(settings, "plan") as conn:
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        state = applied.read(conn, settings.migrations.version_table)
-    found = plan.make(files, state, to=to, phase=phase)
-    check.refuse_incomplete(files, found.asked)
-    return found
+        return applied.read(conn, settings.migrations)
 
 
 def carry_out(
@@ -136,9 +153,16 @@ def carry_out(
     """
     if not found.todo:
         return ()
-    work = Run(run, settings, files, fence, Patience(settings.database.deadline_s), progress)
+    from migrator.migrations import failure, session
+    from migrator.migrations.apply import Run, apply
+    from migrator.migrations.contexts import Contexts
+    from migrator.migrations.retry import Patience
+
+    contexts = Contexts(files)
+    patience = Patience(settings.database.deadline_s)
+    work = Run(run, settings, files, fence, patience, progress, contexts)
     done: list[Done] = []
-    with session.opened(settings, "up") as connection:
+    with session.opened(settings, "up") as connection, closing(contexts):
         for number, revision in enumerate(found.todo, 1):
             progress(Started(revision, number, len(found.todo)))
             try:
@@ -146,7 +170,7 @@ def carry_out(
             except Exception as exc:
                 raise failure.explain(exc, revision, [one.revision for one in done]) from exc
             progress(done[-1])
-    _confirm(settings, found.target)
+    _confirm(settings, found.heads_after)
     return tuple(done)
 
 
@@ -158,12 +182,17 @@ def preview(
     Raises:
         UsageError, Refused: as `up`.
     """
+    from migrator.migrations import check, history
+
     files = history.read(settings)
     found = survey(settings, files, to=to, phase=phase)
+    check.refuse_incomplete(files, found.asked)
     return found, tuple(_previewed(settings, files, revision) for revision in found.todo)
 
 
 def _previewed(settings: Settings, files: History, revision: Revision) -> Preview:
+    from migrator.migrations import render
+
     if revision.backfills:
         return _previewed_backfill(settings, files, revision)
     try:
@@ -174,6 +203,8 @@ def _previewed(settings: Settings, files: History, revision: Revision) -> Previe
 
 def _previewed_backfill(settings: Settings, files: History, revision: Revision) -> Preview:
     """Show the first page, from the table as it is; read-only."""
+    from migrator.migrations import backfill, keyset
+
     declared = backfill.of(files, revision)
     with connect(settings, "plan") as conn:
         conn.read_only = True
@@ -186,14 +217,15 @@ def _previewed_backfill(settings: Settings, files: History, revision: Revision) 
     return Preview(revision, f"{said}\n{page};", None)
 
 
-def _confirm(settings: Settings, expected: str | None) -> None:
+def _confirm(settings: Settings, expected: tuple[str, ...]) -> None:
     """Read the revision back on a new session: Alembic can report success and commit nothing."""
     with connect(settings, "confirm", autocommit=True) as conn:
-        version = applied.version(conn, settings.migrations.version_table)
-    if version != expected:
+        found = applied.heads(conn, settings.migrations)
+    if found != expected:
+        version = ", ".join(found) or "no revision"
         raise MigratorError(
             f"the database is at {version} after the run",
-            expected=f"{expected}, which the run has applied",
+            expected=f"{', '.join(expected)}, which the run has applied",
             next_step="look at migrator history: somebody else changes this database",
             version=version,
         )

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import subprocess
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -27,7 +27,6 @@ from migrator.postgres.connect import Connection
 
 FORMAT = 1
 Act = Literal["up", "baseline", "rollback", "repair", "cut-over", "swap-back"]
-GENESIS = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +65,11 @@ class Entry(NewEntry):
     git_sha: str | None
     previous_hash: str
     entry_hash: str
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The revisions that it revises: one, none for the first, several for a merge."""
+        return tuple(self.revises.split(", ")) if self.revises else ()
 
 
 def ensure(conn: Connection) -> None:
@@ -106,30 +110,27 @@ def exists(conn: Connection) -> bool:
 
 def append(conn: Connection, new: NewEntry) -> int:
     """Write one entry inside the caller's transaction, chained to the last; returns its number."""
-    # Two commands under different locks may finish at once; the chain needs them one by one.
-    conn.execute("LOCK TABLE migrator.ledger IN SHARE ROW EXCLUSIVE MODE")
-    last = conn.execute(
-        "SELECT entry_hash FROM migrator.ledger ORDER BY entry DESC LIMIT 1"
-    ).fetchone()
-    previous = last[0] if last else GENESIS
-    row = asdict(new) | {
-        "client": client(),
-        "git_sha": git_sha(),
-        "previous_hash": previous,
-        "entry_hash": chain(previous, new),
-    }
-    names = list(row)
-    inserted = conn.execute(_INSERT, row).fetchone()
-    if inserted is None:
-        raise MigratorError(f"the ledger took no entry with {', '.join(names)}")
-    number: int = inserted[0]
+    said = _said(new)
+    row = vars(new) | {"client": client(), "git_sha": git_sha(), "said": said}
+    with conn.pipeline():
+        # Two commands under different locks may finish at once; the chain needs them one by one.
+        conn.execute("LOCK TABLE migrator.ledger IN SHARE ROW EXCLUSIVE MODE")
+        inserted = conn.execute(_INSERT, row)
+    found = inserted.fetchone()
+    if found is None:
+        raise MigratorError("the ledger took no entry")
+    number: int = found[0]
     return number
 
 
-_COLUMNS = [f.name for f in fields(NewEntry)] + ["client", "git_sha", "previous_hash", "entry_hash"]
+_COLUMNS = [f.name for f in fields(NewEntry)] + ["client", "git_sha"]
+# The hash is what `chain` says; the server knows the entry before, and saves a question for it.
 _INSERT = (
-    f"INSERT INTO migrator.ledger ({', '.join(_COLUMNS)}) "  # noqa: S608 - our own names
-    f"VALUES ({', '.join(f'%({name})s' for name in _COLUMNS)}) RETURNING entry"
+    f"INSERT INTO migrator.ledger ({', '.join(_COLUMNS)}, previous_hash, entry_hash) "  # noqa: S608
+    f"SELECT {', '.join(f'%({name})s' for name in _COLUMNS)}, previous, "
+    "encode(sha256(convert_to(previous || chr(10) || %(said)s, 'UTF8')), 'hex') "
+    "FROM (SELECT coalesce((SELECT entry_hash FROM migrator.ledger ORDER BY entry DESC LIMIT 1), '')"
+    ") AS last (previous) RETURNING entry"
 ).encode()
 
 
@@ -145,10 +146,15 @@ def entries(conn: Connection) -> list[Entry]:
 
 def chain(previous: str, new: NewEntry) -> str:
     """The hash of an entry: of the one before it and of everything the entry says."""
-    said = json.dumps(asdict(new), sort_keys=True, default=str, ensure_ascii=True)
-    return hashlib.sha256(f"{previous}\n{said}".encode()).hexdigest()
+    return hashlib.sha256(f"{previous}\n{_said(new)}".encode()).hexdigest()
 
 
+def _said(new: NewEntry) -> str:
+    said = {f.name: getattr(new, f.name) for f in fields(NewEntry)}
+    return json.dumps(said, sort_keys=True, default=str, ensure_ascii=True)
+
+
+@cache
 def client() -> str:
     """Who runs this, as user@host."""
     try:

@@ -454,8 +454,8 @@ def test_a_run_that_has_lost_the_lock_commits_nothing(tmp_path, settings, db):
 def test_success_that_was_not_committed_is_found_out(tmp_path, settings, monkeypatch):
     revisions.tables(tmp_path, 1)
     claimed = Done("0001", "", "expand", entry=1, duration_ms=1, retries=0)
-    monkeypatch.setattr(up, "apply", lambda *_: claimed)
-    with pytest.raises(MigratorError, match="the database is at None after the run"):
+    monkeypatch.setattr("migrator.migrations.apply.apply", lambda *_: claimed)
+    with pytest.raises(MigratorError, match="the database is at no revision after the run"):
         up.up(settings)
 
 

@@ -132,6 +132,83 @@ def test_a_file_that_does_not_load_is_named_with_its_line(tmp_path, settings, so
     assert caught.value.exit_code == 1
 
 
+def locations(tmp_path, *folders, **more):
+    return Settings(root=tmp_path, migrations={"version_locations": folders, **more})
+
+
+def test_several_folders_hold_one_history(tmp_path):
+    moved = revisions.write(tmp_path, "0001")
+    revisions.write(tmp_path, "0002", revises="0001")
+    (tmp_path / "base").mkdir()
+    moved.rename(tmp_path / "base" / moved.name)
+    found = history.read(locations(tmp_path, "migrations/versions", "base"))
+    assert found.ids == ("0001", "0002")
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    revisions.write(tmp_path, "0001")
+    with pytest.raises(UsageError, match=r"there is no folder .*/base"):
+        history.read(locations(tmp_path, "migrations/versions", "base"))
+
+
+def test_sub_folders_are_read_where_that_is_asked_for(tmp_path, settings):
+    path = revisions.write(tmp_path, "0001")
+    (path.parent / "2026").mkdir()
+    path.rename(path.parent / "2026" / path.name)
+    assert history.read(settings).ids == ()
+    assert history.read(Settings(root=tmp_path, migrations={"recursive": True})).ids == ("0001",)
+
+
+def diamond(tmp_path):
+    revisions.write(tmp_path, "a")
+    revisions.write(tmp_path, "b", revises="a", head="branch_labels = 'left'")
+    revisions.write(tmp_path, "c", revises="a")
+    revisions.write(tmp_path, "d", revises=("b", "c"))
+    revisions.write(tmp_path, "e", revises="d")
+
+
+def test_a_merged_history_is_in_an_order_that_can_be_applied(tmp_path, settings):
+    diamond(tmp_path)
+    found = history.read(settings)
+    assert (found.ids[0], found.ids[-2:]) == ("a", ("d", "e"))
+    assert found["d"].revises == "b, c"
+    assert found.ancestry("d") == {"a", "b", "c", "d"}
+
+
+def test_a_dependency_comes_before_what_depends_on_it(tmp_path, settings):
+    diamond(tmp_path)
+    path = tmp_path / "migrations/versions/b_x.py"
+    path.write_text(path.read_text() + "\ndepends_on = 'c'\n")
+    found = history.read(settings)
+    assert found.ids.index("c") < found.ids.index("b")
+    assert found.ancestry("b") == {"a", "b", "c"}
+
+
+def test_what_rules_from_stands_on_is_exempt(tmp_path):
+    diamond(tmp_path)
+    found = history.read(Settings(root=tmp_path, migrations={"rules_from": "d"}))
+    assert [r.id for r in found.revisions if not r.exempt] == ["d", "e"]
+
+
+def test_a_branch_beside_rules_from_is_held_to_the_rules(tmp_path):
+    diamond(tmp_path)
+    found = history.read(Settings(root=tmp_path, migrations={"rules_from": "b"}))
+    assert {r.id for r in found.revisions if r.exempt} == {"a"}
+
+
+def test_rules_from_must_name_a_revision(tmp_path):
+    revisions.write(tmp_path, "0001")
+    with pytest.raises(UsageError, match="rules_from names '0002', which no file has"):
+        history.read(Settings(root=tmp_path, migrations={"rules_from": "0002"}))
+
+
+def test_revisions_import_the_projects_own_modules(tmp_path, settings, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "own_module_of_the_test.py").write_text("x = 1")
+    revisions.write(tmp_path, "0001", head="import own_module_of_the_test")
+    assert history.read(settings).ids == ("0001",)
+
+
 def test_importing_migrator_loads_neither_sqlalchemy_nor_alembic():
     code = "import migrator, sys; sys.exit('sqlalchemy' in sys.modules or 'alembic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

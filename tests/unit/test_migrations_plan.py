@@ -45,7 +45,7 @@ class Database:
         for number, subject in enumerate(subjects, 1):
             entries.append(entry(number, subject, revises=before))
             before = subject
-        return Applied(before, tuple(entries))
+        return Applied((before,) if before else (), tuple(entries))
 
 
 at = Database().at
@@ -77,14 +77,14 @@ def test_what_the_ledger_holds_is_applied(files):
 
 
 def test_a_version_without_a_ledger_means_applied_without_an_entry(files):
-    found = plan.make(files, Applied("0002", ()))
+    found = plan.make(files, Applied(("0002",), ()))
     assert (found.without_entry, ids(found.pending)) == (("0001", "0002"), ["0003", "0004"])
 
 
 def test_what_a_rollback_has_undone_is_pending_again(files):
     up = at("0001", "0002")
     undone = entry(3, "0002", revises="0001", act="rollback", undoes=2)
-    found = plan.make(files, Applied("0001", (*up.entries, undone)))
+    found = plan.make(files, Applied(("0001",), (*up.entries, undone)))
     assert ids(found.pending) == ["0002", "0003", "0004"]
 
 
@@ -128,10 +128,10 @@ def test_pending_revisions_beside_unknown_ones_are_refused(files):
 
 def test_a_version_that_nobody_knows_is_refused(files):
     with pytest.raises(Refused, match="is at 9999, which no file"):
-        plan.make(files, Applied("9999", ()))
+        plan.make(files, Applied(("9999",), ()))
 
 
 def test_an_adopted_database_that_is_ahead_still_knows_its_base(files):
-    ahead = Applied("0005", (entry(1, "0005", revises="0004"),))
+    ahead = Applied(("0005",), (entry(1, "0005", revises="0004"),))
     found = plan.make(files, ahead)
     assert (found.unknown, found.pending) == (("0005",), ())
