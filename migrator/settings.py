@@ -81,6 +81,7 @@ class Migrations(_Section):
     metadata: str | None = Field(None, pattern=r"^[\w.]+:[\w.]+$")
     import_: list[str] = Field(default_factory=list, alias="import")
     rules_from: str | None = Field(None, min_length=1)
+    append_only: list[str] = Field(default_factory=list)
 
 
 class Projections(_Section):
@@ -151,6 +152,14 @@ class Settings(BaseSettings):
     @property
     def projections_dir(self) -> Path:
         return self.root / self.projections.directory
+
+    @property
+    def names_a_database(self) -> bool:
+        """Whether any place names a database."""
+        try:
+            return self.conninfo is not None
+        except SettingsError:
+            return False
 
     @property
     def conninfo(self) -> str:

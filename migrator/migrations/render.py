@@ -31,6 +31,18 @@ def render(history: History, revision: Revision) -> str:
         NotRenderable: upgrade() asks for results, or fails.
     """
     buffer = io.StringIO()
+    with offline(history, buffer):
+        script(history, revision).module.upgrade()
+    return buffer.getvalue().strip()
+
+
+@contextmanager
+def offline(history: History, buffer: io.StringIO) -> Iterator[MigrationContext]:
+    """Collect in the buffer what is sent in the block, with no connection at all.
+
+    Raises:
+        NotRenderable: what runs in the block asks for results, or fails.
+    """
     options = {
         **imports.options(history.settings),
         "as_sql": True,
@@ -40,11 +52,10 @@ def render(history: History, revision: Revision) -> str:
         "output_buffer": buffer,
     }
     try:
-        with environment(history.scripts, **options):
-            script(history, revision).module.upgrade()
+        with environment(history.scripts, **options) as context:
+            yield context
     except Exception as exc:
         raise NotRenderable(f"{type(exc).__name__}: {exc}") from exc
-    return buffer.getvalue().strip()
 
 
 def script(history: History, revision: Revision) -> Any:

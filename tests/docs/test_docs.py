@@ -21,6 +21,8 @@ from pydantic import BaseModel
 import migrator
 from migrator.cli.root import COMMANDS, root
 from migrator.errors import MigratorError
+from migrator.migrations.lint import registry
+from migrator.migrations.lint.squawk_rules import RULES
 from migrator.settings import Settings, load
 
 ROOT = Path(__file__).parents[2]
@@ -386,3 +388,33 @@ def test_the_readmes_tour_works(tmp_path, database_url, brokers, db):
     assert db.execute("SELECT count(*) FROM order_requests").fetchone() == (0,)
     acts = db.execute("SELECT act FROM migrator.ledger ORDER BY entry").fetchall()
     assert acts == [("up",), ("cut-over",), ("cut-over",), ("swap-back",)]
+
+
+# Lint rules
+
+OWN_RULES = sorted(registry.own())
+
+
+def test_every_rule_of_squawk_has_its_row():
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\w+) \| (\w+) \|$", text("docs/lint.md"), re.MULTILINE)
+    assert rows == [
+        (name, known.category, known.severity)
+        for name, known in sorted(RULES.items(), key=lambda item: (item[1].category, item[0]))
+    ]
+
+
+@pytest.mark.parametrize("rule", OWN_RULES)
+def test_every_own_rule_has_its_page(rule):
+    page = DOCS / "lint" / f"{rule}.md"
+    assert page.is_file()
+
+
+@pytest.mark.parametrize("rule", OWN_RULES)
+def test_every_own_rule_has_its_module_and_its_tests(rule):
+    name = rule.replace("-", "_")
+    assert (ROOT / "migrator" / "migrations" / "lint" / "rules" / f"{name}.py").is_file()
+    assert (ROOT / "tests" / "unit" / "lint" / f"test_{name}.py").is_file()
+
+
+def test_no_page_is_of_a_rule_that_is_not_there():
+    assert {page.stem for page in (DOCS / "lint").glob("*.md")} <= {*OWN_RULES}

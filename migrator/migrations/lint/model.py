@@ -59,7 +59,8 @@ class Surroundings:
     `rows` is the estimated row count of each table by its name as `qualified` gives it;
     `projections` are the tables that migrator builds from the log; `append_only` are event-store
     tables, which only ever grow; `indexes` are the columns of each table's indexes, and `not_null` its
-    columns that take no NULL; the timeouts are those that the runner sets for each statement.
+    columns that take no NULL, `column_types` all its columns as format_type() writes their types,
+    `sizes_bytes` its main file; the timeouts are those that the runner sets for each statement.
     """
 
     rows: Mapping[str, float] = field(default_factory=dict)
@@ -68,6 +69,8 @@ class Surroundings:
     indexes: Mapping[str, frozenset[tuple[str, ...]]] = field(default_factory=dict)
     invalid_indexes: frozenset[str] = frozenset()
     not_null: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    column_types: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    sizes_bytes: Mapping[str, int] = field(default_factory=dict)
     lock_timeout_ms: int | None = None
     statement_timeout_ms: int | None = None
 
