@@ -69,6 +69,8 @@ class Database(_Section):
     connect_timeout_s: int = Field(10, ge=1)
     lock_timeout_ms: int = Field(500, ge=1)
     statement_timeout_ms: int = Field(60_000, ge=1)
+    long_statement_timeout_ms: int = Field(0, ge=0)
+    long_transaction_s: float = Field(5, gt=0)
     deadline_s: float = Field(600, gt=0, description="total time to wait for locks")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,9 +23,22 @@ if TYPE_CHECKING:
     help="Only the pending revisions of this phase; stop before the first of the other.",
 )
 @click.option("--to", metavar="REV", help="Stop after this revision.")
+@click.option(
+    "--kill-blockers",
+    is_flag=True,
+    help="End the sessions whose long transactions are in the way; needs --reason.",
+)
+@click.option("--reason", metavar="TEXT", help="Why; it is kept in the ledger.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with its SQL; change nothing.")
 @pass_app
-def command(app: App, phase: Phase | None, to: str | None, dry_run: bool) -> None:
+def command(
+    app: App,
+    phase: Phase | None,
+    to: str | None,
+    kill_blockers: bool,
+    reason: str | None,
+    dry_run: bool,
+) -> None:
     """Apply the pending revisions, forward only.
 
     Each revision commits with its ledger entry or leaves nothing; lock waits are bounded and
@@ -37,27 +51,48 @@ def command(app: App, phase: Phase | None, to: str | None, dry_run: bool) -> Non
         app.emit(_plan_document(plan, previews), _plan_text(plan, previews))
         return
     lines = FillingLines(app.say)
-    outcome = up.up(app.settings, to=to, phase=phase, progress=lambda step: _say(app, lines, step))
+    outcome = up.up(
+        app.settings,
+        to=to,
+        phase=phase,
+        kill_blockers=kill_blockers,
+        reason=reason,
+        progress=lambda step: _say(app, lines, step),
+    )
     app.emit(_document(outcome), _text(outcome))
 
 
 def _say(app: App, lines: FillingLines, step: Any) -> None:
     from migrator.migrations.apply import Done
     from migrator.migrations.pages import Filling
-    from migrator.migrations.retry import Retry
+    from migrator.migrations.retry import HeldOff, Killed, Retry
     from migrator.migrations.up import Waiting
 
     match step:
         case Waiting(holder):
             app.say(f"waiting for another run to end: {holder}")
-        case Retry(revision, attempt, cause, pause_s):
-            app.say(f"{revision} met a lock: {cause}; retry {attempt} in {pause_s:.1f} s")
+        case Retry(revision, attempt, cause, pause_s, blockers, lost):
+            met = "lost its connection" if lost else "met a lock"
+            app.say(f"{revision} {met}: {cause}; retry {attempt} in {pause_s:.1f} s")
+            _say_each(app, "in the way", blockers)
+        case HeldOff(revision, blockers):
+            app.say(
+                f"{revision} waits before it asks for its locks: who reads would queue behind it"
+            )
+            _say_each(app, "in the way", blockers)
+        case Killed(revision, ended):
+            _say_each(app, f"{revision} --kill-blockers", ended)
         case Filling():
             lines.heard(step)
         case Done():
             tries = {0: "", 1: ", 1 retry"}.get(step.retries, f", {step.retries} retries")
             message = f": {step.message}" if step.message else ""
             app.say(f"{step.revision} applied in {step.duration_ms} ms{tries}{message}")
+
+
+def _say_each(app: App, what: str, each: Iterable[Any]) -> None:
+    for one in each:
+        app.say(f"  {what}: {one}")
 
 
 def _text(outcome: Outcome) -> str:
@@ -95,7 +130,10 @@ def _document(outcome: Outcome) -> dict[str, Any]:
 
     return {
         "run": str(outcome.run),
-        "applied": [asdict(done) for done in outcome.applied],
+        "applied": [
+            asdict(done) | {"ended": [one.as_json() for one in done.ended]}
+            for done in outcome.applied
+        ],
         "version": outcome.version,
         "pending": list(outcome.pending),
         "unknown": list(outcome.unknown),

@@ -14,12 +14,14 @@ import sqlalchemy as sa
 from migrator.migrations import backfill, check, indexes, pages, scripts, session
 from migrator.migrations.contexts import Contexts
 from migrator.migrations.history import History
+from migrator.migrations.lookout import Lookout
 from migrator.migrations.pages import Filling
-from migrator.migrations.retry import Patience, Retry, patiently
+from migrator.migrations.retry import Effort, HeldOff, Killed, Patience, Retry, Trying
 from migrator.migrations.revision import PHASES, Revision
 from migrator.postgres import ledger
-from migrator.postgres.connect import Connection
-from migrator.postgres.locks import Fence
+from migrator.postgres.blockers import Ended
+from migrator.postgres.connect import Connection, connect
+from migrator.postgres.locks import Fence, end_session
 from migrator.settings import Settings
 
 
@@ -32,8 +34,10 @@ class Run:
     history: History
     fence: Fence
     patience: Patience
-    retried: Callable[[Retry | Filling], None]
+    told: Callable[[Retry | HeldOff | Killed | Filling], None]
     contexts: Contexts
+    lookout: Lookout
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,40 +50,76 @@ class Done:
     entry: int
     duration_ms: int
     retries: int
+    lock_wait_ms: int = 0
+    ended: tuple[Ended, ...] = ()
 
 
 def apply(run: Run, connection: sa.Connection, revision: Revision) -> Done:
-    """Apply the revision; a lock wait, deadlock or serialisation failure repeats all of it.
+    """Apply the revision; a lock wait, a deadlock or a lost connection repeats all of it.
 
     A revision with an autocommit block runs on a session of its own; killed between its statement
-    and its stamp, it is repeated by the next run.
+    and its stamp, it is repeated by the next run. Where a connection is lost at the commit, the
+    ledger is read again: what was committed counts.
 
     Raises:
         Exhausted: the run's deadline has passed.
         Whatever the revision, PostgreSQL or the fence raises; the transaction is rolled back.
     """
+    pids: list[int] = []
 
-    def attempt() -> tuple[int, int]:
+    def attempt(effort: Effort) -> tuple[int, int, int]:
+        run.fence.renew()
         if revision.backfills:
-            return _page_by_page(run, revision)
+            return _page_by_page(run, revision, effort, pids)
         if revision.transactional:
-            return _in_transaction(run, connection, revision)
+            return _in_transaction(run, connection, revision, effort, pids)
         if revision.exempt:
-            return _as_alembic_would(run, revision)
-        return _outside_transaction(run, revision)
+            return _as_alembic_would(run, revision, effort, pids)
+        return _outside_transaction(run, revision, effort, pids)
 
-    (entry, duration_ms), retries = patiently(
-        attempt, revision=revision.id, patience=run.patience, retried=run.retried
+    (entry, duration_ms, lock_wait_ms), effort = Trying(
+        attempt,
+        revision.id,
+        run.patience,
+        run.told,
+        run.lookout,
+        settled=lambda: _settled(run, revision, pids),
+    ).patiently()
+    return Done(
+        revision.id,
+        revision.message,
+        revision.phase,
+        entry,
+        duration_ms,
+        effort.retries,
+        lock_wait_ms,
+        tuple(effort.ended),
     )
-    return Done(revision.id, revision.message, revision.phase, entry, duration_ms, retries)
 
 
-def _in_transaction(run: Run, connection: sa.Connection, revision: Revision) -> tuple[int, int]:
+def _settled(run: Run, revision: Revision, pids: list[int]) -> tuple[int, int, int] | None:
+    """What a lost connection had committed; its session on the server is ended first."""
+    with connect(run.settings, "settle", autocommit=True) as conn:
+        for pid in pids:
+            end_session(conn, pid, "migrator up")
+        for entry in reversed(ledger.entries(conn)):
+            if (entry.run, entry.subject, entry.act) == (run.id, revision.id, "up"):
+                return entry.entry, entry.duration_ms, entry.lock_wait_ms or 0
+    return None
+
+
+def _in_transaction(
+    run: Run, connection: sa.Connection, revision: Revision, effort: Effort, pids: list[int]
+) -> tuple[int, int, int]:
     session.reset(connection)
-    return _migrate(run, connection, revision)
+    pids[:] = [session.backend_pid(connection)]
+    with run.lookout.over(pids[0]):
+        return _migrate(run, connection, revision, effort)
 
 
-def _outside_transaction(run: Run, revision: Revision) -> tuple[int, int]:
+def _outside_transaction(
+    run: Run, revision: Revision, effort: Effort, pids: list[int]
+) -> tuple[int, int, int]:
     # Rendering takes Alembic's `op` for itself.
     run.contexts.close()
     index = indexes.built_by(check.autocommit_statement(run.history, revision))
@@ -88,40 +128,49 @@ def _outside_transaction(run: Run, revision: Revision) -> tuple[int, int]:
         if index is not None:
             indexes.require_valid(conn, index)
 
-    with _own_session(run) as connection:
+    with _own_session(run, pids) as connection:
         if index is not None:
             with session.autocommit(session.driver(connection)) as conn:
                 indexes.clear_invalid(conn, index)
-        return _migrate(run, connection, revision, verify=verify)
+        return _migrate(run, connection, revision, effort, verify=verify)
 
 
-def _as_alembic_would(run: Run, revision: Revision) -> tuple[int, int]:
+def _as_alembic_would(
+    run: Run, revision: Revision, effort: Effort, pids: list[int]
+) -> tuple[int, int, int]:
     """Apply an exempt revision that commits on its way; what is after its last commit is atomic."""
-    with _own_session(run) as connection:
-        return _migrate(run, connection, revision)
+    with _own_session(run, pids) as connection:
+        return _migrate(run, connection, revision, effort)
 
 
 @contextmanager
-def _own_session(run: Run) -> Iterator[sa.Connection]:
+def _own_session(run: Run, pids: list[int]) -> Iterator[sa.Connection]:
     """A session for one revision outside a transaction, opened while the lock is still ours."""
     run.contexts.close()
+    long_ms = run.settings.database.long_statement_timeout_ms
     try:
-        with session.opened(_unhurried(run), "up", statement_timeout_ms=0) as connection:
+        with session.opened(
+            _unhurried(run), "up", statement_timeout_ms=long_ms, lookout=run.lookout
+        ) as connection:
+            pids[:] = [session.backend_pid(connection)]
             with session.autocommit(session.driver(connection)) as conn, conn.transaction():
                 run.fence.check(conn)
-            yield connection
+            with run.lookout.over(pids[0]):
+                yield connection
     finally:
         run.contexts.close()
 
 
-def _page_by_page(run: Run, revision: Revision) -> tuple[int, int]:
+def _page_by_page(
+    run: Run, revision: Revision, effort: Effort, pids: list[int]
+) -> tuple[int, int, int]:
     """Run the revision's backfill on a session of its own; stamp it when that is complete."""
     started = time.monotonic()
     run.contexts.close()
     declared = backfill.of(run.history, revision)
     pages.run(
         pages.Work(
-            run.settings, declared, revision.id, revision.id, run.fence, run.patience, run.retried
+            run.settings, declared, revision.id, revision.id, run.fence, run.patience, run.told
         )
     )
 
@@ -129,8 +178,10 @@ def _page_by_page(run: Run, revision: Revision) -> tuple[int, int]:
         pages.finish(conn, revision.id)
 
     with session.opened(run.settings, "up") as connection, backfill.received():
+        pids[:] = [session.backend_pid(connection)]
         try:
-            return _migrate(run, connection, revision, verify=verify, started=started)
+            with run.lookout.over(pids[0]):
+                return _migrate(run, connection, revision, effort, verify=verify, started=started)
         finally:
             run.contexts.close()
 
@@ -139,14 +190,15 @@ def _migrate(
     run: Run,
     connection: sa.Connection,
     revision: Revision,
+    effort: Effort,
     *,
     verify: Callable[[Connection], None] = lambda _conn: None,
     started: float | None = None,
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Let Alembic run upgrade() and stamp it; add our entry and the fence before it commits."""
     conn = session.driver(connection)
     started = time.monotonic() if started is None else started
-    written: list[tuple[int, int]] = []
+    written: list[tuple[int, int, int]] = []
 
     def upgrade(module: Any) -> None:
         module.upgrade()
@@ -156,7 +208,9 @@ def _migrate(
     def record() -> None:
         verify(conn)
         duration_ms = round((time.monotonic() - started) * 1000)
-        written.append((ledger.append(conn, _entry(run, revision, duration_ms)), duration_ms))
+        lock_wait_ms = round(effort.lock_wait_ms + run.lookout.sight.lock_wait_ms)
+        entry = _entry(run, revision, effort, duration_ms, lock_wait_ms)
+        written.append((ledger.append(conn, entry), duration_ms, lock_wait_ms))
         run.fence.check(conn)
 
     kept_inside = revision.transactional and not revision.exempt
@@ -170,7 +224,7 @@ def _migrate(
                 autocommit_block=_refuse_autocommit if kept_inside else None,
             )
     finally:
-        connection.rollback()
+        session.roll_back(connection)
     return written[0]
 
 
@@ -190,8 +244,11 @@ def _unhurried(run: Run) -> Settings:
     return run.settings.model_copy(update={"database": database})
 
 
-def _entry(run: Run, revision: Revision, duration_ms: int) -> ledger.NewEntry:
+def _entry(
+    run: Run, revision: Revision, effort: Effort, duration_ms: int, lock_wait_ms: int
+) -> ledger.NewEntry:
     script = revision.rollback_script
+    allowed = ["kill-blockers"] if effort.killed else None
     return ledger.NewEntry(
         act="up",
         subject=revision.id,
@@ -204,4 +261,8 @@ def _entry(run: Run, revision: Revision, duration_ms: int) -> ledger.NewEntry:
         rollback_script=script,
         rollback_hash=None if script is None else scripts.script_hash(script),
         irreversible=revision.irreversible,
+        allowed=allowed,
+        reason=run.reason if allowed else None,
+        retries=effort.retries,
+        lock_wait_ms=lock_wait_ms,
     )

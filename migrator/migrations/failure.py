@@ -10,10 +10,11 @@ from typing import Any
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-from migrator.errors import Busy, MigratorError, Refused
+from migrator.errors import Busy, CannotConnect, MigratorError, Refused
 from migrator.migrations import retry, scripts
 from migrator.migrations.revision import Revision
 from migrator.migrations.session import EndsTransaction
+from migrator.postgres.connect import translated
 
 
 def explain(exc: Exception, revision: Revision, applied: Sequence[str]) -> MigratorError:
@@ -47,13 +48,35 @@ def explain(exc: Exception, revision: Revision, applied: Sequence[str]) -> Migra
 def _busy(
     exc: retry.Exhausted, revision: Revision, kept: str, data: dict[str, Any]
 ) -> MigratorError:
+    data |= {"attempts": exc.attempts, "cause": exc.cause}
+    if exc.lost_connection:
+        if exc.unsettled:
+            kept = f"whether {revision.id} was committed is not known; the next run finds out"
+        return CannotConnect(
+            f"revision {revision.id} lost its connection, and the server did not answer again "
+            f"before the deadline: {exc.cause}\n{kept}",
+            next_step="bring PostgreSQL back, then run migrator up again",
+            **data,
+        )
+    return busy(exc, f"revision {revision.id}", kept, "migrator up", data)
+
+
+def busy(exc: retry.Exhausted, what: str, kept: str, command: str, data: dict[str, Any]) -> Busy:
+    """Say whom the work waited for until the deadline, and what stays."""
     many = "attempt" if exc.attempts == 1 else "attempts"
+    did = (
+        "waited for transactions that would have kept it, and readers behind it, waiting"
+        if exc.held_off
+        else f"gave up after {exc.attempts} {many}: {exc.cause}"
+    )
+    found = "".join(f"\nin the way: {blocker}" for blocker in exc.blockers)
+    pids = [str(b.pid) for b in exc.blockers if b.pid is not None]
+    end = f"end {', '.join(pids)}" if pids else "end what holds them (pg_stat_activity)"
     return Busy(
-        f"revision {revision.id} gave up after {exc.attempts} {many}: {exc.cause}\n{kept}",
+        f"{what} {did}{found}\n{kept}",
         expected="the locks it needs before the deadline ([database] deadline_s)",
-        next_step="end or wait for what holds them (pg_stat_activity), then run migrator up again",
-        attempts=exc.attempts,
-        cause=exc.cause,
+        next_step=f"{end} or wait, then run {command} again (docs/locks.md)",
+        blockers=[blocker.as_json() for blocker in exc.blockers],
         **data,
     )
 
@@ -63,11 +86,13 @@ def _database(
 ) -> MigratorError:
     cause = retry.driver_error(exc)
     sent = exc.statement if isinstance(exc, DBAPIError) else None
+    step = f"correct {revision.path} or what it met in the database, then run migrator up again"
+    if isinstance(cause, psycopg.errors.DiskFull | psycopg.errors.ReadOnlySqlTransaction):
+        step = translated(cause).next_step
     at = f"\nin: {scripts.first_line(sent)}" if sent else ""
     return MigratorError(
         f"revision {revision.id} failed: {retry.said(cause)}{at}\n{kept}",
-        next_step=f"correct {revision.path} or what it met in the database, "
-        "then run migrator up again",
+        next_step=step,
         statement=sent,
         sqlstate=getattr(cause, "sqlstate", None),
         **data,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -15,7 +15,9 @@ from psycopg.types.json import Jsonb
 from migrator.errors import Busy, MigratorError, Refused
 from migrator.migrations import keyset, pace, retry
 from migrator.migrations.backfill import Backfill, trusted
-from migrator.migrations.retry import Patience, Retry
+from migrator.migrations.lookout import Lookout
+from migrator.migrations.retry import Patience, Retry, Trying
+from migrator.postgres.blockers import Blocker
 from migrator.postgres.connect import Connection, connect, translated
 from migrator.postgres.locks import Fence, deployer_lock
 
@@ -119,8 +121,8 @@ def run(work: Work) -> Filled:
         Busy: locks, or the server's load, lasted until the deadline; or the fence is lost.
         MigratorError: a page failed; it is rolled back, and those before it stay.
     """
-    with _session(work.settings) as conn:
-        runner = _Runner(work, conn, keyset.target(conn, work.declared))
+    with _session(work.settings) as conn, Lookout(work.settings) as lookout:
+        runner = _Runner(work, conn, keyset.target(conn, work.declared), lookout)
         state = runner.attempt(runner.begin)
         while True:
             state = runner.one_pass(state)
@@ -143,8 +145,9 @@ def finish(conn: Connection, name: str) -> None:
 class _Runner:
     """The session, the table and the pace of one run."""
 
-    def __init__(self, work: Work, conn: Connection, aim: keyset.Target) -> None:
+    def __init__(self, work: Work, conn: Connection, aim: keyset.Target, lookout: Lookout) -> None:
         self._work, self._conn, self._aim = work, conn, aim
+        self._lookout, self._pid = lookout, keyset.one(conn.execute("SELECT pg_backend_pid()"))[0]
         self._declared = work.declared
         self._began = self._looked = work.clock()
         self._read = 0
@@ -158,14 +161,17 @@ class _Runner:
                 return step(*args)
 
         try:
-            done, _ = retry.patiently(
-                once,
-                revision=self._work.name,
-                patience=self._work.patience,
-                retried=self._work.progress,
-            )
+            with self._lookout.over(self._pid):
+                done, _ = Trying(
+                    lambda _effort: once(),
+                    self._work.name,
+                    self._work.patience,
+                    self._work.progress,
+                    self._lookout,
+                ).patiently()
         except retry.Exhausted as exc:
-            raise _busy(self._work, f"gave up after {exc.attempts} attempts: {exc.cause}") from exc
+            said = f"gave up after {exc.attempts} attempts: {exc.cause}"
+            raise _busy(self._work, said, exc.blockers) from exc
         return done
 
     def begin(self) -> State:
@@ -367,13 +373,15 @@ def _jsonb(key: list[str] | None) -> Jsonb | None:
 def _unheard(_said: Any) -> None: ...
 
 
-def _busy(work: Work, said: str) -> Busy:
+def _busy(work: Work, said: str, blockers: Sequence[Blocker] = ()) -> Busy:
+    found = "".join(f"\nin the way: {blocker}" for blocker in blockers)
     return Busy(
-        f"backfill {work.name} of {work.declared.table} {said}; what it has committed stays",
+        f"backfill {work.name} of {work.declared.table} {said}; what it has committed stays{found}",
         expected="locks and quiet before the deadline ([database] deadline_s)",
         next_step="end or wait for what holds it up (pg_stat_activity), then run this again: "
         "it goes on after its last page",
         backfill=work.name,
+        blockers=[blocker.as_json() for blocker in blockers],
     )
 
 

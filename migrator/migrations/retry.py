@@ -1,4 +1,4 @@
-"""Try again after a lock wait, a deadlock or a serialisation failure, up to one total deadline."""
+"""Try again after what passes: a lock, a deadlock, a lost connection; up to one total deadline."""
 
 from __future__ import annotations
 
@@ -6,27 +6,53 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import psycopg
 from psycopg import errors
 from sqlalchemy.exc import DBAPIError
 
+from migrator.errors import CannotConnect
+from migrator.migrations.lookout import InTheWay, Lookout
+from migrator.postgres.blockers import Blocker, Ended
+
 T = TypeVar("T")
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+LOOK_AGAIN_S = 0.25
 RETRIED = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
 
 
 @dataclass(frozen=True)
 class Retry:
-    """One failed attempt that will be repeated."""
+    """One failed attempt that will be repeated, and who was in its way, if that was seen."""
 
     revision: str
     attempt: int
     cause: str
     pause_s: float
+    blockers: tuple[Blocker, ...] = ()
+    lost_connection: bool = False
+
+
+@dataclass(frozen=True)
+class HeldOff:
+    """A revision that does not ask for its locks yet: long transactions would keep it waiting."""
+
+    revision: str
+    blockers: tuple[Blocker, ...]
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What became of those who were in the way, where the run was told to end them."""
+
+    revision: str
+    ended: tuple[Ended, ...]
+
+
+Told = Callable[[Retry | HeldOff | Killed], None]
 
 
 class StillBuilding(Exception):
@@ -58,45 +84,142 @@ class Patience:
         return min(jittered, self.left_s)
 
 
-def patiently(
-    attempt_once: Callable[[], T],
-    *,
-    revision: str,
-    patience: Patience,
-    retried: Callable[[Retry], None],
-) -> tuple[T, int]:
-    """Run an attempt that leaves nothing behind when it fails; returns its result and the retries.
+@dataclass
+class Effort:
+    """What a revision has cost so far: attempts that failed, waits, and whom it has ended."""
 
-    Raises:
-        Exhausted: the deadline has passed; from the last failure.
-        Whatever else the attempt raises.
+    retries: int = 0
+    lock_wait_ms: float = 0.0
+    ended: list[Ended] = field(default_factory=list)
+
+    @property
+    def killed(self) -> list[Ended]:
+        return [one for one in self.ended if one.how != "spared"]
+
+
+@dataclass
+class Trying(Generic[T]):
+    """A revision that is attempted until it is done, fails for good, or the deadline has passed.
+
+    `attempt` leaves nothing behind when it fails. `settled` says, on a new connection after one was
+    lost, what the attempt had committed, or None where it had not.
     """
-    attempt = 0
-    while True:
-        started = time.monotonic()
-        try:
-            return attempt_once(), attempt
-        except Exception as exc:
-            cause = driver_error(exc)
-            if not isinstance(cause, (*RETRIED, StillBuilding)):
-                raise
-            patience.take(time.monotonic() - started)
-            if patience.left_s <= 0:
-                raise Exhausted(attempt + 1, said(cause)) from exc
-            pause_s = patience.wait(attempt)
-            attempt += 1
-            retried(Retry(revision, attempt, said(cause), pause_s))
-            patience.pause(pause_s)
-            patience.take(pause_s)
+
+    attempt: Callable[[Effort], T]
+    revision: str
+    patience: Patience
+    told: Told
+    lookout: Lookout
+    settled: Callable[[], T | None] | None = None
+    effort: Effort = field(default_factory=Effort)
+    _unsettled: bool = False
+
+    def patiently(self) -> tuple[T, Effort]:
+        """Attempt it, again and again; returns its result and what it has cost.
+
+        Raises:
+            Exhausted: the deadline has passed; from the last failure.
+            Whatever else the attempt raises.
+        """
+        while True:
+            started = time.monotonic()
+            try:
+                return self._once(), self.effort
+            except Exception as exc:
+                if not self._passes(exc):
+                    raise
+                self.patience.take(time.monotonic() - started)
+                self._wait(exc)
+
+    def _once(self) -> T:
+        if self._unsettled and self.settled is not None:
+            found = self.settled()
+            if found is not None:
+                return found
+            self._unsettled = False
+        return self.attempt(self.effort)
+
+    def _passes(self, exc: Exception) -> bool:
+        cause = driver_error(exc)
+        if is_lost(cause):
+            return self.settled is not None
+        return isinstance(cause, (*RETRIED, StillBuilding, InTheWay))
+
+    def _wait(self, exc: Exception) -> None:
+        cause = driver_error(exc)
+        if isinstance(cause, InTheWay):
+            self._hold_off(cause)
+            return
+        lost = is_lost(cause)
+        self._unsettled |= lost
+        found = [] if lost else self.lookout.blockers()
+        self.effort.lock_wait_ms += self.lookout.sight.lock_wait_ms
+        if self.patience.left_s <= 0:
+            raise Exhausted(
+                self.effort.retries + 1, cause, found, unsettled=self._unsettled
+            ) from exc
+        self._end(found)
+        pause_s = self.patience.wait(self.effort.retries)
+        self.effort.retries += 1
+        self.told(
+            Retry(self.revision, self.effort.retries, said(cause), pause_s, tuple(found), lost)
+        )
+        self._pause(pause_s)
+
+    def _hold_off(self, cause: InTheWay) -> None:
+        """Ask for nothing while long transactions hold it: readers would queue behind the asker."""
+        found, told = cause.blockers, None
+        while found:
+            if told != (told := {(b.pid, b.gid) for b in found}):
+                self.told(HeldOff(self.revision, tuple(found)))
+                self._end(found)
+            if self.patience.left_s <= 0:
+                raise Exhausted(self.effort.retries + 1, cause, found, held_off=True) from cause
+            pause_s = min(LOOK_AGAIN_S, self.patience.left_s)
+            self._pause(pause_s)
+            self.effort.lock_wait_ms += pause_s * 1000
+            found = self.lookout.in_the_way(cause.wants)
+
+    def _end(self, found: list[Blocker]) -> None:
+        ended = self.lookout.end(found)
+        if ended:
+            self.effort.ended += ended
+            self.told(Killed(self.revision, tuple(ended)))
+
+    def _pause(self, pause_s: float) -> None:
+        self.patience.pause(pause_s)
+        self.patience.take(pause_s)
 
 
 class Exhausted(Exception):
-    """Every attempt met a lock until the deadline."""
+    """Every attempt met what passes, until the deadline."""
 
-    def __init__(self, attempts: int, cause: str) -> None:
-        super().__init__(cause)
+    def __init__(
+        self,
+        attempts: int,
+        cause: BaseException,
+        blockers: list[Blocker],
+        *,
+        held_off: bool = False,
+        unsettled: bool = False,
+    ) -> None:
+        super().__init__(said(cause))
         self.attempts = attempts
-        self.cause = cause
+        self.cause = said(cause)
+        self.blockers = blockers
+        self.held_off = held_off
+        self.unsettled = unsettled
+        self.lost_connection = is_lost(cause)
+
+
+def is_lost(exc: BaseException) -> bool:
+    """Whether the connection, not the statement, has failed."""
+    if isinstance(exc, CannotConnect):
+        return True
+    if not isinstance(exc, psycopg.OperationalError):
+        return False
+    state = exc.sqlstate
+    return state is None or state.startswith(("08", "57P"))
 
 
 def driver_error(exc: BaseException) -> BaseException:
@@ -111,6 +234,6 @@ def driver_error(exc: BaseException) -> BaseException:
 def said(exc: BaseException) -> str:
     """PostgreSQL's message in one line, with its detail."""
     if not isinstance(exc, psycopg.Error):
-        return str(exc)
+        return str(exc).partition("\n")[0]
     primary = exc.diag.message_primary or str(exc).strip().partition("\n")[0]
     return f"{primary} ({exc.diag.message_detail})" if exc.diag.message_detail else primary

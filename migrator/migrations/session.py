@@ -13,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import NullPool
 
 from migrator.migrations import scripts
+from migrator.migrations.lookout import Lookout
 from migrator.postgres.connect import Connection, connect
 from migrator.settings import Settings
 
@@ -23,11 +24,16 @@ class EndsTransaction(Exception):
 
 @contextmanager
 def opened(
-    settings: Settings, purpose: str, *, statement_timeout_ms: int | None = None
+    settings: Settings,
+    purpose: str,
+    *,
+    statement_timeout_ms: int | None = None,
+    lookout: Lookout | None = None,
 ) -> Iterator[sa.Connection]:
     """Open one session with the settings' timeouts, which refuses COMMIT as a statement.
 
-    Nothing has run on it that Alembic could take for somebody else's transaction.
+    Nothing has run on it that Alembic could take for somebody else's transaction. `lookout` is asked
+    before each statement. A connection that is lost comes back with `reset`.
     """
 
     def creator() -> Connection:
@@ -39,7 +45,20 @@ def opened(
     engine = sa.create_engine("postgresql+psycopg://", creator=creator, poolclass=NullPool)
     with engine.connect() as connection:
         event.listen(connection, "before_cursor_execute", _guard)
+        if lookout is not None:
+            _post(lookout, connection)
         yield connection
+
+
+def _post(lookout: Lookout, connection: sa.Connection) -> None:
+    def before(_conn: Any, cursor: Any, statement: str, *_: Any) -> None:
+        lookout.before(cursor.connection, statement)
+
+    def after(_conn: Any, cursor: Any, *_: Any) -> None:
+        lookout.after(cursor.connection)
+
+    event.listen(connection, "before_cursor_execute", before)
+    event.listen(connection, "after_cursor_execute", after)
 
 
 def driver(connection: sa.Connection) -> Connection:
@@ -64,14 +83,34 @@ def autocommit(conn: Connection) -> Iterator[Connection]:
 def reset(connection: sa.Connection) -> None:
     """Take back what the last revision SET, LISTENed to or left in temporary tables.
 
-    The timeouts return to those that the session was opened with.
+    The timeouts return to those that the session was opened with. A lost connection is opened anew.
     """
+    roll_back(connection)
     conn = driver(connection)
-    conn.rollback()
     # Beneath psycopg: its autocommit, switched on and off for one statement, costs more than that.
     result = conn.pgconn.exec_(b"DISCARD ALL")
     if result.status != ExecStatus.COMMAND_OK:
         raise error_from_result(result, encoding=conn.info.encoding)
+
+
+def roll_back(connection: sa.Connection) -> None:
+    """End the transaction; where its connection is lost, that has happened already."""
+    if not connection.invalidated and driver(connection).closed:
+        connection.invalidate()
+    connection.rollback()
+    if not connection.invalidated:
+        driver(connection).rollback()
+
+
+def backend_pid(connection: sa.Connection) -> int:
+    """The server's process behind an idle session; a proxy may have told libpq another number."""
+    if "backend_pid" not in connection.info:
+        with autocommit(driver(connection)) as conn:
+            row = conn.execute("SELECT pg_backend_pid()").fetchone()
+            assert row is not None
+            connection.info["backend_pid"] = row[0]
+    pid: int = connection.info["backend_pid"]
+    return pid
 
 
 @contextmanager
@@ -81,7 +120,7 @@ def unguarded(connection: sa.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        del connection.info[_UNGUARDED]
+        connection.info.pop(_UNGUARDED, None)
 
 
 _UNGUARDED = "migrator_unguarded"

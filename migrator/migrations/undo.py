@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import psycopg
 
-from migrator.errors import Busy, MigratorError, Refused
-from migrator.migrations import applied, retry, scripts
-from migrator.migrations.retry import Patience, Retry, StatementFailed
+from migrator.errors import CannotConnect, MigratorError, Refused
+from migrator.migrations import applied, failure, retry, scripts
+from migrator.migrations.lookout import Lookout
+from migrator.migrations.retry import Effort, Patience, StatementFailed, Told, Trying
 from migrator.postgres import ledger
 from migrator.postgres.connect import Connection, connect
 from migrator.postgres.ledger import Entry, NewEntry
-from migrator.postgres.locks import Fence
+from migrator.postgres.locks import Fence, end_session
 from migrator.settings import Settings
 
 
@@ -89,7 +91,7 @@ def undo_revision(
     run: UUID,
     fence: Fence,
     patience: Patience | None = None,
-    retried: Callable[[Retry], None] = lambda _retry: None,
+    told: Told = lambda _step: None,
 ) -> Undone:
     """Run the stored script, set the version table back and record it, in one transaction.
 
@@ -103,20 +105,29 @@ def undo_revision(
     """
     script = script_of(entry)
     once = _outside_transaction if scripts.is_autocommit(script) else _in_transaction
-    record = _Record(settings, entry, reason, run, fence)
-    patience = patience or Patience(settings.database.deadline_s)
-    try:
-        (number, duration_ms), retries = retry.patiently(
-            lambda: once(record, script),
-            revision=entry.subject,
-            patience=patience,
-            retried=retried,
+    pids: list[int] = []
+    with Lookout(settings) as lookout:
+        record = _Record(settings, entry, reason, run, fence, lookout, pids)
+
+        def attempt(effort: Effort) -> tuple[int, int]:
+            fence.renew()
+            return once(record, script, effort)
+
+        trying = Trying(
+            attempt,
+            entry.subject,
+            patience or Patience(settings.database.deadline_s),
+            told,
+            lookout,
+            settled=record.settled,
         )
-    except retry.Exhausted as exc:
-        raise _busy(exc, entry) from exc
-    except (StatementFailed, psycopg.Error) as exc:
-        raise _failed(exc, entry, script) from exc
-    return Undone(entry.subject, entry.revises, number, duration_ms, retries)
+        try:
+            (number, duration_ms), effort = trying.patiently()
+        except retry.Exhausted as exc:
+            raise _busy(exc, entry) from exc
+        except (StatementFailed, psycopg.Error) as exc:
+            raise _failed(exc, entry, script) from exc
+    return Undone(entry.subject, entry.revises, number, duration_ms, effort.retries)
 
 
 @dataclass(frozen=True)
@@ -128,20 +139,39 @@ class _Record:
     reason: str
     run: UUID
     fence: Fence
+    lookout: Lookout
+    pids: list[int]
+
+    def watched(self, conn: Connection) -> AbstractContextManager[Any]:
+        """Look out for whom this session waits."""
+        row = conn.execute("SELECT pg_backend_pid()").fetchone()
+        assert row is not None
+        self.pids[:] = [row[0]]
+        return self.lookout.over(row[0])
+
+    def settled(self) -> tuple[int, int] | None:
+        """What a lost connection had committed; its session on the server is ended first."""
+        with connect(self.settings, "settle", autocommit=True) as conn:
+            for pid in self.pids:
+                end_session(conn, pid, "migrator rollback")
+            for entry in reversed(ledger.entries(conn)):
+                if entry.undoes == self.entry.entry:
+                    return entry.entry, entry.duration_ms
+        return None
 
     def check(self, conn: Connection) -> None:
         self.fence.check(conn)
         _refuse_unless_newest(conn, self.settings, self.entry)
 
-    def write(self, conn: Connection, started: float) -> tuple[int, int]:
+    def write(self, conn: Connection, started: float, effort: Effort) -> tuple[int, int]:
         migrations = self.settings.migrations
         state = applied.read(conn, migrations)
         after = applied.heads_without(state, self.entry)
         applied.move_heads(conn, migrations, before=state.heads, after=after)
         duration_ms = round((time.monotonic() - started) * 1000)
-        return ledger.append(conn, self._entry(duration_ms)), duration_ms
+        return ledger.append(conn, self._entry(duration_ms, effort)), duration_ms
 
-    def _entry(self, duration_ms: int) -> NewEntry:
+    def _entry(self, duration_ms: int, effort: Effort) -> NewEntry:
         return NewEntry(
             act="rollback",
             subject=self.entry.subject,
@@ -152,34 +182,42 @@ class _Record:
             revises=self.entry.revises,
             undoes=self.entry.entry,
             reason=self.reason,
+            retries=effort.retries,
+            lock_wait_ms=round(effort.lock_wait_ms + self.lookout.sight.lock_wait_ms),
         )
 
 
-def _in_transaction(record: _Record, script: str) -> tuple[int, int]:
+def _in_transaction(record: _Record, script: str, effort: Effort) -> tuple[int, int]:
     started = time.monotonic()
-    with connect(record.settings, "rollback") as conn:
+    with connect(record.settings, "rollback") as conn, record.watched(conn):
         record.check(conn)
-        _execute(conn, script)
-        return record.write(conn, started)
+        _execute(record, conn, script)
+        return record.write(conn, started, effort)
 
 
-def _outside_transaction(record: _Record, script: str) -> tuple[int, int]:
+def _outside_transaction(record: _Record, script: str, effort: Effort) -> tuple[int, int]:
     started = time.monotonic()
-    with connect(record.settings, "rollback", autocommit=True, statement_timeout_ms=0) as conn:
+    long_ms = record.settings.database.long_statement_timeout_ms
+    with (
+        connect(record.settings, "rollback", autocommit=True, statement_timeout_ms=long_ms) as conn,
+        record.watched(conn),
+    ):
         with conn.transaction():
             record.check(conn)
-        _execute(conn, script)
+        _execute(record, conn, script)
         with conn.transaction():
             record.check(conn)
-            return record.write(conn, started)
+            return record.write(conn, started, effort)
 
 
-def _execute(conn: Connection, script: str) -> None:
+def _execute(record: _Record, conn: Connection, script: str) -> None:
     for statement in scripts.split(script):
+        record.lookout.before(conn, statement)
         try:
             conn.execute(statement.encode(), prepare=False)
         except psycopg.Error as exc:
             raise StatementFailed(statement) from exc
+        record.lookout.after(conn)
 
 
 def _refuse_unless_newest(conn: Connection, settings: Settings, entry: Entry) -> None:
@@ -198,16 +236,18 @@ def _refuse_unless_newest(conn: Connection, settings: Settings, entry: Entry) ->
     )
 
 
-def _busy(exc: retry.Exhausted, entry: Entry) -> Busy:
-    return Busy(
-        f"undoing {entry.subject} gave up after {exc.attempts} attempts: {exc.cause}; "
-        "it is still applied",
-        expected="the locks it needs before the deadline ([database] deadline_s)",
-        next_step="end or wait for what holds them (pg_stat_activity), "
-        "then run migrator rollback again",
-        revision=entry.subject,
-        attempts=exc.attempts,
-    )
+def _busy(exc: retry.Exhausted, entry: Entry) -> MigratorError:
+    data: dict[str, Any] = {"revision": entry.subject, "attempts": exc.attempts}
+    if exc.lost_connection:
+        return CannotConnect(
+            f"undoing {entry.subject} lost its connection, and the server did not answer again "
+            f"before the deadline: {exc.cause}",
+            next_step="bring PostgreSQL back, look at migrator history, then run migrator rollback "
+            "again if it is still applied",
+            **data,
+        )
+    kept = f"{entry.subject} is still applied"
+    return failure.busy(exc, f"undoing {entry.subject}", kept, "migrator rollback", data)
 
 
 def _failed(exc: StatementFailed | psycopg.Error, entry: Entry, script: str) -> MigratorError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID, uuid4
 
-from migrator.errors import MigratorError, Refused
+from migrator.errors import MigratorError, Refused, UsageError
 from migrator.migrations import applied, outline, plan
 from migrator.migrations.applied import Applied
 from migrator.migrations.plan import Plan
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from migrator.migrations.apply import Done
     from migrator.migrations.history import History
     from migrator.migrations.pages import Filling
-    from migrator.migrations.retry import Retry
+    from migrator.migrations.retry import HeldOff, Killed, Retry
 
 LOCK = "deploy"
 
@@ -43,7 +43,9 @@ class Started:
     total: int
 
 
-Progress: TypeAlias = "Callable[[Waiting | Started | Retry | Filling | Done], None]"
+Progress: TypeAlias = (
+    "Callable[[Waiting | Started | Retry | HeldOff | Killed | Filling | Done], None]"
+)
 
 
 @dataclass(frozen=True)
@@ -72,19 +74,24 @@ def up(
     *,
     to: str | None = None,
     phase: Phase | None = None,
+    kill_blockers: bool = False,
+    reason: str | None = None,
     progress: Progress = lambda _step: None,
 ) -> Outcome:
     """Apply the pending revisions, each atomically, one runner at a time.
 
     With nothing to do, it takes no lock and writes nothing. After a failure the revisions before
-    the failed one stay applied, and the same command goes on from there.
+    the failed one stay applied, and the same command goes on from there. `kill_blockers` ends the
+    sessions that are long in the way, for a reason that the ledger keeps.
 
     Raises:
-        UsageError: no such folder or revision.
+        UsageError: no such folder or revision, or no reason to kill for.
         Refused: the files, or files and database, do not fit together; nothing was applied.
         Busy: another run, or locks on the tables, lasted until the deadline.
         MigratorError: a revision failed.
     """
+    if kill_blockers and not (reason or "").strip():
+        raise UsageError("to kill blockers needs a reason", expected='--reason "why"')
     run = uuid4()
     if to is None and (current := _nothing_pending(settings)):
         state, unknown = current
@@ -101,7 +108,16 @@ def up(
         ) as fence:
             # Another runner may have applied them while this one waited: then less is asked for.
             found = survey(settings, files, to=to, phase=phase)
-            done = carry_out(settings, files, found, fence=fence, run=run, progress=progress)
+            done = carry_out(
+                settings,
+                files,
+                found,
+                fence=fence,
+                run=run,
+                kill_blockers=kill_blockers,
+                reason=reason,
+                progress=progress,
+            )
     left = tuple(r.id for r in found.pending[len(found.todo) :])
     return Outcome(run, done, found.target, left, found.unknown, found.stopped_before)
 
@@ -144,6 +160,8 @@ def carry_out(
     *,
     fence: Fence,
     run: UUID,
+    kill_blockers: bool = False,
+    reason: str | None = None,
     progress: Progress,
 ) -> tuple[Done, ...]:
     """Apply what the plan says, under a lock that the caller holds; verify it on a new session.
@@ -156,13 +174,18 @@ def carry_out(
     from migrator.migrations import failure, session
     from migrator.migrations.apply import Run, apply
     from migrator.migrations.contexts import Contexts
+    from migrator.migrations.lookout import Lookout
     from migrator.migrations.retry import Patience
 
     contexts = Contexts(files)
     patience = Patience(settings.database.deadline_s)
-    work = Run(run, settings, files, fence, patience, progress, contexts)
     done: list[Done] = []
-    with session.opened(settings, "up") as connection, closing(contexts):
+    with (
+        Lookout(settings, kill=kill_blockers) as lookout,
+        session.opened(settings, "up", lookout=lookout) as connection,
+        closing(contexts),
+    ):
+        work = Run(run, settings, files, fence, patience, progress, contexts, lookout, reason)
         for number, revision in enumerate(found.todo, 1):
             progress(Started(revision, number, len(found.todo)))
             try:

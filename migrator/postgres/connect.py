@@ -61,6 +61,8 @@ def connect(
             options=f"{theirs} {ours}".strip(),
         )
     except psycopg.OperationalError as exc:
+        if "unsupported startup parameter" in str(exc):
+            raise _pooled(str(exc).strip().splitlines()[-1]) from exc
         raise _unreachable(exc, conninfo) from exc
 
 
@@ -77,6 +79,50 @@ def refuse_pooler(conninfo: str) -> None:
             host=host,
             direct_host=direct,
         )
+
+
+def refuse_unfit(conn: Connection, settings: Settings) -> None:
+    """Refuse a session that cannot do migrator's work: behind a pooler, or on a read-only server.
+
+    A pooler drops the settings that a session begins with, and hands the session to others after each
+    transaction; docs/adr/0007 has the experiment. Ends the transaction, and sends no parameters.
+
+    Raises:
+        Refused: as above.
+    """
+    row = conn.execute(
+        "SELECT current_setting('lock_timeout'), current_setting('client_connection_check_interval'), "
+        "current_setting('transaction_read_only'), pg_is_in_recovery()"
+    ).fetchone()
+    conn.rollback()
+    assert row is not None
+    lock_timeout, interval, read_only, standby = row
+    if (interval, _ms(lock_timeout)) != ("1s", settings.database.lock_timeout_ms):
+        raise _pooled(f"the session does not have the settings it was opened with: {lock_timeout=}")
+    if read_only == "on":
+        why = "it is a standby" if standby else "default_transaction_read_only is on"
+        raise Refused(
+            f"the server is read-only: {why}",
+            expected="a server that takes writes; nothing was changed",
+            next_step="connect to the primary"
+            if standby
+            else "connect elsewhere, or let default_transaction_read_only be off for this role",
+        )
+
+
+def _ms(setting: str) -> int | None:
+    """What PostgreSQL shows of a timeout, in milliseconds: 0, 500ms, 2s, 10min, 1h or 1d."""
+    units = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+    number = setting.rstrip("adhimns")
+    return int(number or 0) * units.get(setting.removeprefix(number), 1)
+
+
+def _pooled(found: str) -> Refused:
+    return Refused(
+        f"a connection pooler lies between migrator and PostgreSQL: {found}",
+        expected="a direct connection: migrator holds locks and settings for a whole session",
+        next_step="use PostgreSQL's own host and port, not those of PgBouncer or its like",
+    )
 
 
 def shown(conninfo: str) -> str:
@@ -98,6 +144,20 @@ def translated(exc: psycopg.Error) -> MigratorError:
             )
         case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
             return Busy(f"a lock was not to be had: {said}", next_step=again, sqlstate=exc.sqlstate)
+        case psycopg.errors.ReadOnlySqlTransaction():
+            return Refused(
+                f"the server is read-only: {said}",
+                expected="a server that takes writes",
+                next_step="connect to the primary, then run the same command again",
+                sqlstate=exc.sqlstate,
+            )
+        case psycopg.errors.DiskFull():
+            return MigratorError(
+                f"the server has no room left: {said}",
+                expected="free space on its disk",
+                next_step=f"free some, then {again}",
+                sqlstate=exc.sqlstate,
+            )
         case psycopg.OperationalError() if exc.sqlstate is None or exc.sqlstate[:2] in ("57", "08"):
             return CannotConnect(f"the connection to PostgreSQL was lost: {said}", next_step=again)
         case _:

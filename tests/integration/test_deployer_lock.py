@@ -7,7 +7,8 @@ import time
 import psycopg
 import pytest
 
-from migrator.errors import Busy
+from migrator.errors import Busy, Refused
+from migrator.postgres import heartbeat, ledger, locks
 from migrator.postgres.connect import connect
 from migrator.postgres.locks import deployer_lock
 
@@ -115,3 +116,171 @@ def test_the_next_holder_waits_for_a_transaction_that_has_checked_the_fence(
         under_way.rollback()
     with deployer_lock(settings, "deploy") as second:
         assert second.epoch == 2
+
+
+def end_session(db, application):
+    db.execute(
+        """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+           WHERE application_name = %s AND datname = current_database()""",
+        (application,),
+    )
+
+
+def is_held(db):
+    found = db.execute(
+        """SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+    ).fetchone()
+    return found[0] > 0
+
+
+def wait_until(condition, what, seconds=30):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, f"not seen in {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+def test_the_holder_gives_signs_of_life(settings, db, monkeypatch):
+    monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.02)
+    beat = "SELECT heartbeat_at FROM migrator.deployer WHERE heartbeat_at > %s"
+    with deployer_lock(settings, "deploy"):
+        (taken,) = db.execute("SELECT since FROM migrator.deployer").fetchone()
+        wait_until(lambda: db.execute(beat, (taken,)).fetchone(), "a first beat")
+        (first,) = db.execute(beat, (taken,)).fetchone()
+        wait_until(lambda: db.execute(beat, (first,)).fetchone(), "a second beat")
+
+
+def test_a_lost_heartbeat_comes_back(settings, db, monkeypatch):
+    monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.02)
+    beat = "SELECT heartbeat_at FROM migrator.deployer WHERE heartbeat_at > %s"
+    with deployer_lock(settings, "deploy"):
+        (taken,) = db.execute("SELECT since FROM migrator.deployer").fetchone()
+        wait_until(lambda: db.execute(beat, (taken,)).fetchone(), "a first beat")
+        end_session(db, "migrator heartbeat deploy")
+        (ended,) = db.execute("SELECT clock_timestamp()").fetchone()
+        wait_until(lambda: db.execute(beat, (ended,)).fetchone(), "a beat after the end")
+
+
+def test_the_heart_beats_while_a_transaction_keeps_the_fence(settings, db, monkeypatch):
+    monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.02)
+    beat = "SELECT heartbeat_at FROM migrator.deployer WHERE heartbeat_at > %s"
+    with deployer_lock(settings, "deploy") as fence, connect(settings, "test") as under_way:
+        fence.check(under_way)
+        (checked,) = db.execute("SELECT clock_timestamp()").fetchone()
+        wait_until(lambda: db.execute(beat, (checked,)).fetchone(), "a beat")
+
+
+def test_a_beat_does_not_open_the_fence(settings, db, database_url):
+    with deployer_lock(settings, "deploy") as first:
+        pass
+    with psycopg.connect(database_url) as under_way:
+        first.check(under_way)
+        db.execute("UPDATE migrator.deployer SET heartbeat_at = clock_timestamp()")
+        with (
+            pytest.raises(Busy, match="still in a transaction"),
+            deployer_lock(settings, "deploy", deadline_s=0.3),
+        ):
+            pytest.fail("the fence did not hold")
+
+
+def test_who_waits_is_told_how_old_the_last_sign_of_life_is(settings, holder, db):
+    db.execute("UPDATE migrator.deployer SET heartbeat_at = clock_timestamp() - interval '1 hour'")
+    with (
+        pytest.raises(Busy, match=r"last sign of life 3600 s ago"),
+        deployer_lock(settings, "deploy", deadline_s=0),
+    ):
+        pytest.fail("two hold it")
+
+
+def test_a_lock_that_was_lost_is_taken_again_under_the_same_epoch(settings, db):
+    with deployer_lock(settings, "deploy") as fence:
+        end_session(db, "migrator lock deploy")
+        wait_until(lambda: not is_held(db), "the loss")
+        fence.renew()
+        assert is_held(db)
+        with connect(settings, "test") as conn:
+            fence.check(conn)
+
+
+def test_a_lock_that_is_held_is_renewed_by_doing_nothing(settings, db):
+    pid = "SELECT pid FROM pg_stat_activity WHERE application_name = 'migrator lock deploy'"
+    with deployer_lock(settings, "deploy") as fence:
+        before = db.execute(pid).fetchall()
+        fence.renew()
+        assert db.execute(pid).fetchall() == before
+
+
+def test_a_lock_that_was_lost_to_another_run_is_not_taken_again(settings, db):
+    with deployer_lock(settings, "deploy") as fence:
+        end_session(db, "migrator lock deploy")
+        with deployer_lock(settings, "deploy"):
+            pass
+        with pytest.raises(Busy, match="was lost and another run has taken it"):
+            fence.renew()
+
+
+def test_a_lock_that_another_run_holds_is_not_taken_again(settings, db):
+    with deployer_lock(settings, "deploy") as fence:
+        end_session(db, "migrator lock deploy")
+        with (
+            deployer_lock(settings, "deploy"),
+            pytest.raises(Busy, match="was lost and another run has taken it"),
+        ):
+            fence.renew()
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+def test_however_it_came_by_the_lock_the_holder_keeps_no_snapshot(
+    settings, db, database_url, renewed
+):
+    """Neither after many polls, which psycopg would turn into a prepared statement, nor renewed."""
+    ledger.ensure(db)
+    db.execute("INSERT INTO migrator.deployer VALUES ('deploy', 1, 'us')")
+    taken = "SELECT pg_advisory_lock(hashtextextended('migrator:lock:deploy', 0))"
+    with psycopg.connect(database_url, autocommit=True) as other:
+        other.execute(taken)
+        polls = []
+        held = locks._Held(settings, "deploy")
+        while len(polls) < 8:
+            polls.append(held.take("deploy"))
+            held.conn.rollback()
+        other.execute("SELECT pg_advisory_unlock_all()")
+        assert held.take("deploy")
+        assert polls == [False] * 8
+    if renewed:
+        held.close()
+        wait_until(lambda: not is_held(db), "the loss")
+        assert held.renewed("deploy", 1)
+    row = db.execute(
+        """SELECT state, backend_xmin FROM pg_stat_activity
+           WHERE application_name = 'migrator lock deploy' AND datname = current_database()"""
+    ).fetchone()
+    held.close()
+    assert row == ("idle in transaction", None)
+
+
+def test_a_server_that_takes_no_writes_is_refused_before_anything_is_done(
+    settings, make_settings, tmp_path, database_url, db
+):
+    name = database_url.rpartition("/")[2]
+    db.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with (
+        pytest.raises(Refused, match="the server is read-only: default_transaction_read_only"),
+        deployer_lock(settings, "deploy"),
+    ):
+        pytest.fail("it was taken")
+
+
+def test_a_session_that_lost_its_settings_on_the_way_is_refused(settings, monkeypatch):
+    plain = psycopg.connect
+
+    def through_a_pooler(conninfo, *, options, **rest):
+        return plain(conninfo, **rest)
+
+    monkeypatch.setattr(psycopg, "connect", through_a_pooler)
+    with (
+        pytest.raises(Refused, match="a connection pooler lies between"),
+        deployer_lock(settings, "deploy"),
+    ):
+        pytest.fail("it was taken")

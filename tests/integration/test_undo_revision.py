@@ -183,7 +183,7 @@ def held(database_url, table):
 def test_a_lock_that_is_released_is_waited_for(applied, database_url, db):
     entry = newest(applied)
     with held(database_url, "t2") as blocker:
-        undone = undo_it(applied, entry, retried=lambda _retry: blocker.rollback())
+        undone = undo_it(applied, entry, told=lambda _retry: blocker.rollback())
     assert (undone.retries, exists(db, "t2")) == (1, False)
 
 

@@ -4,7 +4,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from migrator.migrations.retry import Exhausted, Patience, patiently
+from migrator.migrations.lookout import Lookout
+from migrator.migrations.retry import Exhausted, Patience, Trying
+from migrator.settings import Settings
 
 
 class Flaky:
@@ -14,7 +16,7 @@ class Flaky:
         self.failures = list(failures)
         self.calls = 0
 
-    def __call__(self) -> str:
+    def __call__(self, _effort) -> str:
         self.calls += 1
         if self.failures:
             raise self.failures.pop(0)
@@ -25,8 +27,8 @@ def run(flaky, *, left_s=600.0, heard=None):
     waited = []
     patience = Patience(left_s, pause=waited.append)
     heard = [] if heard is None else heard
-    result = patiently(flaky, revision="0001", patience=patience, retried=heard.append)
-    return result, waited, patience
+    result, effort = Trying(flaky, "0001", patience, heard.append, Lookout(Settings())).patiently()
+    return (result, effort.retries), waited, patience
 
 
 @pytest.mark.parametrize(
@@ -67,5 +69,5 @@ def test_pauses_grow_with_jitter_and_never_exceed_what_is_left():
 def test_the_deadline_is_one_for_all_revisions_of_a_run():
     patience = Patience(1.0, pause=lambda _s: None)
     flaky = Flaky(errors.LockNotAvailable("x"))
-    patiently(flaky, revision="0001", patience=patience, retried=lambda _r: None)
+    Trying(flaky, "0001", patience, lambda _r: None, Lookout(Settings())).patiently()
     assert patience.left_s < 0.96
