@@ -16,6 +16,7 @@ COMMANDS = {
     "up": ("up", "Apply the pending revisions, forward only."),
     "new": ("new", "Start the next revision and its rollback script."),
     "lint": ("lint", "Say what is not safe under traffic, and the safe way to do it."),
+    "baseline": ("baseline", "Adopt an existing database: declare revisions applied."),
     "status": ("status", "Show revisions, builds, positions and lag."),
     "history": ("history", "Show what was done to this database, newest first."),
     "rebuild-projections": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -29,13 +30,31 @@ class Applied:
 
     @property
     def standing(self) -> tuple[ledger.Entry, ...]:
-        """The entries of revisions that are applied now: those which no rollback has undone."""
+        """The entries of revisions that are applied now, each after those it revises.
+
+        No rollback has undone them. That is their order in the ledger, but for a baseline that was
+        written after later revisions had been applied.
+        """
         undone = {entry.undoes for entry in self.entries}
-        return tuple(
+        return _after_parents(
             entry
             for entry in self.entries
             if entry.act in ("up", "baseline") and entry.entry not in undone
         )
+
+
+def _after_parents(entries: Iterable[ledger.Entry]) -> tuple[ledger.Entry, ...]:
+    waiting = {entry.subject: entry for entry in entries}
+    placed: list[ledger.Entry] = []
+    for subject in list(waiting):
+        todo = [subject]
+        while todo:
+            entry = waiting.get(todo[-1])
+            below = [p for p in entry.parents if p in waiting] if entry else []
+            if entry and not below:
+                placed.append(waiting.pop(entry.subject))
+            todo = [*todo, *below] if below else todo[:-1]
+    return tuple(placed)
 
 
 def read(conn: Connection, migrations: Migrations) -> Applied:
@@ -87,6 +106,17 @@ def move_heads(
         )
     for name in come:
         conn.execute(sql.SQL("INSERT INTO {} (version_num) VALUES (%s)").format(table), (name,))
+
+
+def stamp(conn: Connection, migrations: Migrations, revision: str) -> None:
+    """Let the version table, made as Alembic makes it, name a revision; it names nothing yet."""
+    table = _table(migrations)
+    create = sql.SQL(
+        "CREATE TABLE IF NOT EXISTS {} (version_num VARCHAR(32) NOT NULL, "
+        "CONSTRAINT {} PRIMARY KEY (version_num))"
+    ).format(table, sql.Identifier(f"{migrations.version_table}_pkc"))
+    conn.execute(create)
+    conn.execute(sql.SQL("INSERT INTO {} (version_num) VALUES (%s)").format(table), (revision,))
 
 
 def heads_without(applied: Applied, entry: ledger.Entry) -> tuple[str, ...]:
