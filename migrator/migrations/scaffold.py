@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
+import textwrap
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from migrator.errors import Refused, UsageError
@@ -14,6 +16,7 @@ from migrator.migrations.revision import Phase
 from migrator.settings import Settings
 
 LONGEST_SLUG = 40
+_IMPORTS = "import sqlalchemy as sa\nfrom alembic import op"
 
 _REVISION = '''"""{message}"""
 
@@ -39,22 +42,36 @@ _ROLLBACK = """\
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one revision of a series does: its upgrade() and its rollback script, both written."""
+
+    message: str
+    phase: Phase
+    upgrade: str
+    rollback_script: str
+    imports: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Draft:
     """The two files of a revision that is about to be written."""
 
     id: str
     revises: str | None
+    phase: Phase
     path: Path
     source: str
     rollback_path: Path
     rollback_script: str
 
 
-def draft(settings: Settings, message: str, *, phase: Phase = "expand") -> Draft:
+def draft(
+    settings: Settings, message: str, *, phase: Phase = "expand", after: Sequence[Draft] = ()
+) -> Draft:
     """Choose the next id and fill in both files; writes nothing.
 
     The id goes on counting where all ids are numbers (0004 after 0003), and is random hex where
-    they are not.
+    they are not. `after` are drafts that it follows.
 
     Raises:
         UsageError: the message is empty.
@@ -70,6 +87,8 @@ def draft(settings: Settings, message: str, *, phase: Phase = "expand") -> Draft
             next_step='migrator new "add a note to orders"',
         )
     ids, head, folder = _known(settings)
+    for before in after:
+        ids, head = [*ids, before.id], before.id
     revision = _next_id(ids)
     slug = _slug(said)
     path = folder / f"{revision}{'_' * bool(slug)}{slug}.py"
@@ -82,6 +101,7 @@ def draft(settings: Settings, message: str, *, phase: Phase = "expand") -> Draft
     return Draft(
         id=revision,
         revises=head,
+        phase=phase,
         path=path,
         source=source,
         rollback_path=settings.migrations_dir / "rollback" / f"{revision}.sql",
@@ -89,25 +109,44 @@ def draft(settings: Settings, message: str, *, phase: Phase = "expand") -> Draft
     )
 
 
-def write(drafted: Draft) -> None:
-    """Write both files, and the folders where they are absent; overwrites nothing.
+def series(settings: Settings, parts: Sequence[Part]) -> list[Draft]:
+    """Make a revision of each part, each revising the one before; writes nothing.
 
     Raises:
-        Refused: one of the files exists already.
+        UsageError, Refused, MigratorError: as `draft`.
     """
-    for path in (drafted.path, drafted.rollback_path):
-        if path.exists():
-            raise Refused(
-                f"{path} exists already",
-                expected=f"no file of that name: {drafted.id} is the next revision",
-                next_step="move it away, then run this again",
-            )
-    for path, text in (
-        (drafted.path, drafted.source),
-        (drafted.rollback_path, drafted.rollback_script),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    drafts: list[Draft] = []
+    for part in parts:
+        blank = draft(settings, part.message, phase=part.phase, after=drafts)
+        blank_body = blank.source[blank.source.index("def upgrade()") :]
+        body = f"def upgrade() -> None:\n{textwrap.indent(part.upgrade, '    ')}\n"
+        imports = "\n".join(["import sqlalchemy as sa", *part.imports, "from alembic import op"])
+        source = blank.source.replace(blank_body, body).replace(_IMPORTS, imports)
+        drafts.append(replace(blank, source=source, rollback_script=part.rollback_script))
+    return drafts
+
+
+def write(*drafts: Draft) -> None:
+    """Write all files, and the folders where they are absent; overwrites nothing.
+
+    Raises:
+        Refused: one of the files exists already; none was written.
+    """
+    for drafted in drafts:
+        for path in (drafted.path, drafted.rollback_path):
+            if path.exists():
+                raise Refused(
+                    f"{path} exists already",
+                    expected=f"no file of that name: {drafted.id} is the next revision",
+                    next_step="move it away, then run this again",
+                )
+    for drafted in drafts:
+        for path, text in (
+            (drafted.path, drafted.source),
+            (drafted.rollback_path, drafted.rollback_script),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
 
 
 def _known(settings: Settings) -> tuple[list[str], str | None, Path]:

@@ -46,7 +46,7 @@ def settings(tmp_path, make_settings, db):
 @pytest.fixture
 def project(tmp_path, settings):
     """A project with one revision, which is a backfill."""
-    revisions.write(tmp_path, "0001", FILL)
+    revisions.write(tmp_path, "0001", FILL, head='phase = "contract"')
     return tmp_path
 
 
@@ -219,7 +219,7 @@ def test_a_revision_that_holds_anything_else_is_refused_before_anything_is_appli
 
 def test_a_backfill_under_another_name_is_refused_when_it_is_met(tmp_path, settings, db):
     revisions.write(
-        tmp_path, "0001", "import migrator\ngetattr(migrator, 'back' + 'fill')('orders', sql='"
+        tmp_path, "0001", head='phase = "contract"', upgrade="import migrator\ngetattr(migrator, 'back' + 'fill')('orders', sql='"
         "UPDATE orders SET touched = 1 WHERE order_id BETWEEN :low AND :high')"
     )  # fmt: skip
     with pytest.raises(Refused, match="where migrator does not run it page by page"):
@@ -238,7 +238,7 @@ def test_a_dry_run_shows_the_first_page_and_the_estimate_and_changes_nothing(pro
 
 def test_a_dry_run_before_the_table_exists_shows_the_statement(tmp_path, make_settings, cli):
     make_settings(tmp_path)
-    revisions.write(tmp_path, "0001", FILL)
+    revisions.write(tmp_path, "0001", FILL, head='phase = "contract"')
     assert "the table is not there yet" in cli("up", "--dry-run").stdout
 
 
