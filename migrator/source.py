@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+ReadAs = Callable[[ast.AST], ast.AST]
 
 
-def source_hash(nodes: Iterable[ast.AST]) -> str:
-    """SHA-256 over the meaning of some syntax trees, in their order."""
+def source_hash(nodes: Iterable[ast.AST], *, read_as: ReadAs = lambda node: node) -> str:
+    """SHA-256 over the meaning of some syntax trees, in their order.
+
+    `read_as` is given every node, outermost first, and returns the one that is hashed in its place.
+    """
     digest = hashlib.sha256()
     for node in nodes:
-        digest.update(_said(node).encode())
+        digest.update(_said(node, read_as).encode())
         digest.update(b"\n")
     return digest.hexdigest()
 
@@ -25,16 +30,17 @@ def module_hash(source: str) -> str:
     return source_hash([ast.parse(source)])
 
 
-def _said(value: object) -> str:
+def _said(value: object, read_as: ReadAs) -> str:
     if isinstance(value, ast.AST):
+        node = read_as(value)
         fields = [
-            f"{name}={_said(part)}"
-            for name, part in ast.iter_fields(value)
+            f"{name}={_said(part, read_as)}"
+            for name, part in ast.iter_fields(node)
             if part not in (None, []) and name not in ("kind", "type_comment", "ctx")
         ]
-        return f"{type(value).__name__}({','.join(fields)})"
+        return f"{type(node).__name__}({','.join(fields)})"
     if isinstance(value, list):
-        return f"[{','.join(_said(part) for part in value if not _is_docstring(part))}]"
+        return f"[{','.join(_said(part, read_as) for part in value if not _is_docstring(part))}]"
     return repr(value)
 
 

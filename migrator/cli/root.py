@@ -18,6 +18,8 @@ COMMANDS = {
     "lint": ("lint", "Say what is not safe under traffic, and the safe way to do it."),
     "baseline": ("baseline", "Adopt an existing database: declare revisions applied."),
     "status": ("status", "Show revisions, builds, positions and lag."),
+    "verify": ("verify", "Find tampered files, drift, invalid indexes."),
+    "repair": ("repair", "Accept a deliberate edit of an applied revision's file."),
     "history": ("history", "Show what was done to this database, newest first."),
     "rebuild-projections": (
         "rebuild_projections",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from migrator.migrations import backfill, check, indexes, pages, scripts, session
+from migrator.migrations import backfill, check, indexes, normalise, pages, scripts, session
 from migrator.migrations.contexts import Contexts
 from migrator.migrations.history import History
 from migrator.migrations.lookout import Lookout
@@ -199,9 +199,12 @@ def _migrate(
     conn = session.driver(connection)
     started = time.monotonic() if started is None else started
     written: list[tuple[int, int, int]] = []
+    sent: list[str] = []
 
     def upgrade(module: Any) -> None:
-        module.upgrade()
+        with session.recorded(connection) as statements:
+            module.upgrade()
+        sent.extend(statements)
         # What pg_dump writes empties the search_path, and the version table is found by it.
         connection.exec_driver_sql("RESET search_path")
 
@@ -210,6 +213,7 @@ def _migrate(
         duration_ms = round((time.monotonic() - started) * 1000)
         lock_wait_ms = round(effort.lock_wait_ms + run.lookout.sight.lock_wait_ms)
         entry = _entry(run, revision, effort, duration_ms, lock_wait_ms)
+        entry = replace(entry, sql_hash=normalise.sql_hash(sent))
         written.append((ledger.append(conn, entry), duration_ms, lock_wait_ms))
         run.fence.check(conn)
 

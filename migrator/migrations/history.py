@@ -16,11 +16,10 @@ from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 
 from migrator.errors import MigratorError, Refused, UsageError
-from migrator.migrations import imports
+from migrator.migrations import imports, normalise
 from migrator.migrations.irreversible import Irreversible
 from migrator.migrations.revision import Revision
 from migrator.settings import Settings
-from migrator.source import source_hash
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def _revision(script: Script, directory: Path) -> Revision:
         message=(script.doc or "").partition("\n")[0].strip(),
         phase=getattr(script.module, "phase", None),
         path=path,
-        source_hash=source_hash([tree]),
+        source_hash=normalise.revision_hash(tree),
         rollback_path=rollback,
         rollback_script=rollback.read_text(encoding="utf-8") if rollback.is_file() else None,
         irreversible=declared.reason if isinstance(declared, Irreversible) else None,

@@ -114,6 +114,20 @@ def backend_pid(connection: sa.Connection) -> int:
 
 
 @contextmanager
+def recorded(connection: sa.Connection) -> Iterator[list[str]]:
+    """Note every statement that SQLAlchemy sends on the connection during the block, in order.
+
+    What goes past SQLAlchemy, by the driver's own cursor, is not seen.
+    """
+    statements: list[str] = []
+    connection.info[_RECORDED] = statements
+    try:
+        yield statements
+    finally:
+        del connection.info[_RECORDED]
+
+
+@contextmanager
 def unguarded(connection: sa.Connection) -> Iterator[None]:
     """Let a revision commit by a statement of its own for the block, as plain Alembic does."""
     connection.info[_UNGUARDED] = True
@@ -124,8 +138,11 @@ def unguarded(connection: sa.Connection) -> Iterator[None]:
 
 
 _UNGUARDED = "migrator_unguarded"
+_RECORDED = "migrator_recorded"
 
 
 def _guard(conn: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
+    if _RECORDED in conn.info:
+        conn.info[_RECORDED].append(statement)
     if scripts.controls_transaction(statement) and _UNGUARDED not in conn.info:
         raise EndsTransaction(scripts.first_line(statement))

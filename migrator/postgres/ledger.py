@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
@@ -152,6 +153,28 @@ def chain(previous: str, new: NewEntry) -> str:
 def _said(new: NewEntry) -> str:
     said = {f.name: getattr(new, f.name) for f in fields(NewEntry)}
     return json.dumps(said, sort_keys=True, default=str, ensure_ascii=True)
+
+
+@dataclass(frozen=True)
+class BrokenLink:
+    """An entry whose link of the chain does not hold: itself, or what stands before it."""
+
+    entry: Entry
+    is_edited: bool
+    follows_another: bool
+
+
+def broken_links(chained: Iterable[Entry]) -> list[BrokenLink]:
+    """Check every link, oldest first; an entry is named once, and those after it are not. Pure."""
+    broken = []
+    previous = ""
+    for entry in chained:
+        is_edited = chain(entry.previous_hash, entry) != entry.entry_hash
+        follows_another = entry.previous_hash != previous
+        if is_edited or follows_another:
+            broken.append(BrokenLink(entry, is_edited, follows_another))
+        previous = entry.entry_hash
+    return broken
 
 
 @cache

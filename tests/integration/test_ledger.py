@@ -14,6 +14,8 @@ import pytest
 
 from migrator.errors import Refused
 from migrator.migrations import undo, up
+from migrator.migrations.normalise import sql_hash
+from migrator.migrations.retry import Retry
 from migrator.postgres import ledger
 from migrator.postgres.connect import connect
 from migrator.postgres.ledger import NewEntry
@@ -197,3 +199,62 @@ def test_history_for_programs_holds_every_column(rolled_back, cli):
     (entry,) = document["entries"]
     assert (entry["act"], entry["undoes"], document["total"]) == ("rollback", 2, 3)
     assert {"entry_hash", "previous_hash", "role", "client", "git_sha"} <= set(entry)
+
+
+def test_an_applied_revision_has_the_hash_of_the_sql_it_sent(tmp_path, settings):
+    revisions.chain(
+        tmp_path,
+        ("0001", 'op.execute("-- why\\nCREATE TABLE t (a int);")', "DROP TABLE t;"),
+        ("0002", 'op.get_bind().exec_driver_sql("create  table u(a int)")', "DROP TABLE u;"),
+        ("0003", revisions.CONCURRENTLY.format(kwargs=""), "DROP INDEX t_a;"),
+    )
+    up.up(settings)
+    with connect(settings, "test") as conn:
+        hashes = [entry.sql_hash for entry in ledger.entries(conn)]
+    assert hashes == [
+        sql_hash(["CREATE TABLE t (a int)"]),
+        sql_hash(["CREATE TABLE u (a int)"]),
+        sql_hash(["CREATE INDEX CONCURRENTLY IF NOT EXISTS t_a ON t (a)"]),
+    ]
+
+
+def test_a_retried_revision_has_the_hash_of_its_last_attempt(tmp_path, settings, db):
+    revisions.tables(tmp_path, 1)
+    revisions.write(
+        tmp_path,
+        "0002",
+        """
+        op.execute("SELECT 1")
+        op.execute("DROP TABLE t1")
+        """,
+        revises="0001",
+        head='phase = "contract"',
+    )
+    up.up(settings, to="0001")
+    with psycopg.connect(db.info.dsn) as reader:
+        reader.execute("SELECT * FROM t1")
+        up.up(settings, progress=lambda step: isinstance(step, Retry) and reader.rollback())
+    with connect(settings, "test") as conn:
+        assert ledger.entries(conn)[-1].sql_hash == sql_hash(["SELECT 1", "DROP TABLE t1"])
+
+
+def test_no_link_is_broken_in_what_was_written(rolled_back, conn):
+    assert ledger.broken_links(ledger.entries(conn)) == []
+
+
+@pytest.mark.parametrize(
+    ("tampering", "broken"),
+    [
+        ("UPDATE migrator.ledger SET reason = 'x' WHERE entry = 2", [(2, True, False)]),
+        ("DELETE FROM migrator.ledger WHERE entry = 2", [(3, False, True)]),
+        ("DELETE FROM migrator.ledger WHERE entry = 1", [(2, False, True)]),
+        ("UPDATE migrator.ledger SET previous_hash = 'x' WHERE entry = 3", [(3, True, True)]),
+    ],
+)
+def test_a_tampered_entry_is_named_and_those_after_it_are_not(conn, tampering, broken):
+    for number in range(4):
+        with conn.transaction():
+            ledger.append(conn, new(f"{number:04}"))
+    conn.execute(tampering)
+    found = ledger.broken_links(ledger.entries(conn))
+    assert [(b.entry.entry, b.is_edited, b.follows_another) for b in found] == broken

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
@@ -8,8 +9,8 @@ import pytest
 from migrator.errors import MigratorError, Refused, UsageError
 from migrator.migrations import history
 from migrator.migrations.irreversible import Irreversible
+from migrator.migrations.normalise import revision_hash
 from migrator.settings import Settings
-from migrator.source import module_hash
 from tests import revisions
 
 
@@ -32,7 +33,7 @@ def test_a_revision_holds_what_its_file_declares(tmp_path, settings):
     (found,) = history.read(settings).revisions
     assert (found.message, found.phase, found.revises) == ("Drop it", "contract", None)
     assert (found.rollback_script, found.irreversible) == ("SELECT 2;", None)
-    assert found.source_hash == module_hash(path.read_text())
+    assert found.source_hash == revision_hash(ast.parse(path.read_text()))
     assert (found.transactional, found.path) == (True, path)
 
 
