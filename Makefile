@@ -7,12 +7,13 @@ export UV_NO_PROGRESS := 1
 # Where it is set, every command would compile all its imports anew: a second instead of a third of one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check lint types layers format bench chaos lock clean help
+.PHONY: demo test check lint types layers format bench bench-lint chaos lock clean help
 
 help:
 	@echo "make demo    set everything up and run the main job with real data"
 	@echo "make test    set everything up and run the tests"
 	@echo "make check   what CI runs: format, lint, types, layers, tests"
+	@echo "make bench-lint  compare the linter with the verdicts of others"
 	@echo "make bench   measure rebuilds against the floor, in one run"
 	@echo "make lock    renew requirements/*.txt after a change of pyproject.toml"
 	@echo "make clean   remove what the above made in this folder"
@@ -38,6 +39,9 @@ layers: $(VENV)/dev.stamp
 format: $(VENV)/dev.stamp
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+bench-lint: $(VENV)/dev.stamp
+	@$(BIN)/python -m bench.lint $(ARGS)
 
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m bench $(ARGS)

@@ -6,18 +6,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from migrator.errors import MigratorError, UsageError
-from migrator.migrations import applied, history, plan
-from migrator.migrations.history import History
-from migrator.migrations.lint import capture, linter, source, surroundings
+from migrator.migrations.lint import linter, source
 from migrator.migrations.lint.linter import Linted
 from migrator.migrations.lint.model import Severity
 from migrator.migrations.lint.source import Source
 from migrator.migrations.revision import Revision
-from migrator.postgres.connect import Connection, connect
-from migrator.projections import registry
 from migrator.settings import Settings
+
+if TYPE_CHECKING:
+    from migrator.migrations.history import History
+    from migrator.postgres.connect import Connection
 
 STDIN = "-"
 
@@ -71,6 +72,8 @@ def lint(
 def _linted(
     settings: Settings, conn: Connection | None, each: Source, projections: frozenset[str]
 ) -> Linted:
+    from migrator.migrations.lint import surroundings
+
     around = surroundings.without_database(settings, managed=each.managed, projections=projections)
     if conn is None:
         return linter.lint(each, around)
@@ -87,6 +90,8 @@ def _connected(
     if not wanted or not settings.names_a_database:
         yield None
         return
+    from migrator.postgres.connect import connect
+
     with connect(settings, "lint") as conn:
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield conn
@@ -104,6 +109,8 @@ def _sources(
 ) -> list[Source]:
     if targets and all(_is_sql(target) for target in targets):
         return [_from_file(settings, target, stdin) for target in targets]
+    from migrator.migrations import history
+
     files = history.read(settings)
     if not targets:
         return [_from_revision(files, each) for each in _by_default(settings, files, conn)]
@@ -158,6 +165,8 @@ def _by_default(
     """What is pending, without a database everything; but for what `rules_from` exempts."""
     held = files.revisions
     if conn is not None:
+        from migrator.migrations import applied, plan
+
         held = plan.make(files, applied.read(conn, settings.migrations)).pending
     return tuple(revision for revision in held if not revision.exempt)
 
@@ -166,6 +175,9 @@ def _captured(settings: Settings, sources: list[Source], conn: Connection | None
     """Run what could not be rendered, after what is pending before it, and roll all of it back."""
     if all(each.script.analysable or each.script.revision is None for each in sources):
         return sources
+    from migrator.migrations import applied, history, plan
+    from migrator.migrations.lint import capture
+
     assert conn is not None
     files = history.read(settings)
     pending = plan.make(files, applied.read(conn, settings.migrations)).pending
@@ -178,6 +190,8 @@ def _projections(settings: Settings, notes: list[str]) -> frozenset[str]:
     """The tables that the checkout's projections define."""
     if not settings.projections_dir.is_dir():
         return frozenset()
+    from migrator.projections import registry
+
     try:
         found = registry.load(settings.projections_dir)
     except MigratorError as exc:

@@ -118,7 +118,7 @@ def test_a_revision_that_asks_the_database_is_known_when_it_is_captured(root, li
         op.create_index("i", "big", ["a"])
     """
     path = revisions.write(root, "0001", upgrade)
-    assert "not-analysable" in dict(said(lint()))
+    assert "sql-not-known" in dict(said(lint()))
     document = lint("--capture", code=3)
     assert said(document) == [("require-concurrent-index-creation", "error")]
     line = path.read_text().splitlines().index('    op.create_index("i", "big", ["a"])') + 1

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from migrator.migrations.lint import ignores, registry, squawk
 from migrator.migrations.lint.ignores import Ignored
 from migrator.migrations.lint.model import Finding, Surroundings
+from migrator.migrations.lint.parse import NotSQL
 from migrator.migrations.lint.source import Source
 from migrator.migrations.lint.squawk_rules import RULES
 from migrator.migrations.lint.weight import weigh
 
-NOT_ANALYSABLE = "not-analysable"
+SYNTAX = "syntax-error"
+NOT_KNOWN = "sql-not-known"
+_CAPTURE = "-- or let a copy of the database answer: migrator lint --capture"
 _ORDER = {"error": 0, "warning": 1, "notice": 2}
 
 
@@ -27,7 +30,7 @@ class Linted:
 
 def rules() -> frozenset[str]:
     """Every rule id that a finding may have and an ignore may name."""
-    return frozenset({*registry.own(), *RULES, NOT_ANALYSABLE})
+    return frozenset({*registry.own(), *RULES, SYNTAX, NOT_KNOWN})
 
 
 def lint(source: Source, around: Surroundings, *, pg_version: str | None = None) -> Linted:
@@ -37,9 +40,7 @@ def lint(source: Source, around: Surroundings, *, pg_version: str | None = None)
         MigratorError: squawk is not installed, or fails.
     """
     script = source.script
-    own = [found for rule in registry.own().values() for found in rule.check(script, around)]
-    if not script.analysable and all(found.rule != NOT_ANALYSABLE for found in own):
-        own.append(_not_analysable(source))
+    own = list(_own(source, around))
     theirs = squawk.findings(source, around, pg_version=pg_version)
     weighed = (
         weigh(found, script, around) for found in [*own, *without_doubles(source, own, theirs)]
@@ -65,14 +66,32 @@ def _statement(source: Source, finding: Finding) -> int | None:
     return statement.line if statement else finding.line
 
 
-def _not_analysable(source: Source) -> Finding:
+def _own(source: Source, around: Surroundings) -> Iterator[Finding]:
+    if source.problem is not None:
+        yield _syntax_error(source.problem)
+    elif not source.script.analysable and NOT_KNOWN not in registry.own():
+        yield _not_known(source)
+    for rule in registry.own().values():
+        for found in rule.check(source.script, around):
+            if found.rule != NOT_KNOWN:
+                yield found
+            elif source.problem is None:
+                yield replace(found, rewrite=f"{found.rewrite}\n{_CAPTURE}")
+
+
+def _not_known(source: Source) -> Finding:
+    why = f"{source.name} cannot be known before it runs: {source.script.why_not}"
+    return Finding(NOT_KNOWN, "warning", "lock", why, _CAPTURE)
+
+
+def _syntax_error(problem: NotSQL) -> Finding:
     return Finding(
-        NOT_ANALYSABLE,
-        "warning" if source.script.revision else "error",
-        "style",
-        f"{source.name} cannot be analysed beforehand: {source.script.why_not}",
-        "-- let the SQL not depend on the database's answers, or show what it sends there:\n"
-        f"-- migrator lint --capture {source.script.revision or ''}".rstrip(),
+        SYNTAX,
+        "error",
+        "transaction",
+        f"PostgreSQL refuses it: {problem.said}",
+        "-- correct it; psql's own commands (\\copy, \\i) are no SQL",
+        problem.line,
     )
 
 

@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from migrator.migrations import render
-from migrator.migrations.history import History
 from migrator.migrations.lint.model import Script, Statement
 from migrator.migrations.lint.parse import NotSQL, parse
 from migrator.migrations.revision import Revision
 from migrator.migrations.scripts import is_autocommit
+
+if TYPE_CHECKING:
+    from migrator.migrations.history import History
 
 _STRAY = re.compile(r"^--[ \t]*squawk-disable-assume-in-transaction\b", re.MULTILINE)
 
@@ -28,7 +29,7 @@ class Source:
 
     `places` is the line of the file for the first line of each statement of the SQL, where the
     file is a revision; an SQL file's lines are its own. `managed` says that migrator's runner
-    sends it, with its timeouts.
+    sends it, with its timeouts. `problem` is why it does not parse.
     """
 
     script: Script
@@ -37,6 +38,7 @@ class Source:
     code: str | None = None
     places: Mapping[int, int] = field(default_factory=dict)
     managed: bool = False
+    problem: NotSQL | None = None
 
     @property
     def name(self) -> str:
@@ -56,7 +58,7 @@ class Source:
         if self.code is None or line is None:
             return line
         statement = self.statement(line)
-        return self.places.get(statement.line) if statement else None
+        return self.places.get(statement.line if statement else line)
 
     def place_near(self, line: int) -> int | None:
         """The line of the file for a line of the SQL; for a comment, that of the next statement."""
@@ -72,15 +74,20 @@ def from_sql(sql: str, file: str, *, managed: bool = False) -> Source:
     What does not parse becomes a script that is not analysable, and says why.
     """
     apart = is_autocommit(sql) or bool(_STRAY.search(sql))
-    script = _script(sql, path=file, in_transaction=not apart)
-    return Source(script, sql, file, managed=managed)
+    script, problem = _script(sql, path=file, in_transaction=not apart)
+    return Source(script, sql, file, managed=managed, problem=problem)
 
 
 def from_revision(history: History, revision: Revision, file: str) -> Source:
     """Take what a revision sends, rendered offline; where that cannot be known, say why."""
+    from migrator.migrations import render
+
     written = _Written(str(revision.path))
     try:
-        _render(history, revision, written)
+        with render.offline(history, written) as context:
+            # An autocommit block would render COMMIT and BEGIN, no statements of its own.
+            context.impl.emit_begin = context.impl.emit_commit = lambda: None  # type: ignore[method-assign]
+            render.script(history, revision).module.upgrade()
     except render.NotRenderable as exc:
         why = f"its SQL depends on what the database answers: {exc}"
         return unknown(revision, file, why)
@@ -89,17 +96,19 @@ def from_revision(history: History, revision: Revision, file: str) -> Source:
 
 def known(revision: Revision, file: str, sql: str, places: list[tuple[int, int]]) -> Source:
     """Take what a revision sends; `places` are (offset in the SQL, line of the file), ascending."""
-    script = _script(sql, **_declared(revision, file))
+    script, problem = _script(sql, **_declared(revision, file))
     offsets = [offset for offset, _ in places]
-    starts = _line_starts(sql)
+    ends = [*(match.start() for match in re.finditer("\n", sql)), len(sql)]
+    lines = [statement.line for statement in script.statements]
     found = {}
-    for statement in script.statements:
-        at = starts[statement.line - 1] + len(sql.splitlines()[statement.line - 1]) - 1
-        index = bisect_right(offsets, at) - 1
+    if problem is not None and problem.line is not None:
+        lines.append(problem.line)
+    for line in lines:
+        index = bisect_right(offsets, ends[line - 1] - 1) - 1
         if index >= 0:
-            found[statement.line] = places[index][1]
+            found[line] = places[index][1]
     code = revision.path.read_text(encoding="utf-8")
-    return Source(script, sql, file, code=code, places=found, managed=True)
+    return Source(script, sql, file, code=code, places=found, managed=True, problem=problem)
 
 
 def unknown(revision: Revision, file: str, why: str) -> Source:
@@ -120,15 +129,11 @@ def _declared(revision: Revision, file: str) -> dict[str, Any]:
     }
 
 
-def _script(sql: str, **known: Any) -> Script:
+def _script(sql: str, **known: Any) -> tuple[Script, NotSQL | None]:
     try:
-        return parse(sql, **known)
+        return parse(sql, **known), None
     except NotSQL as exc:
-        return Script((), analysable=False, why_not=f"it does not parse: {exc}", **known)
-
-
-def _line_starts(sql: str) -> list[int]:
-    return [0, *(match.end() for match in re.finditer("\n", sql))]
+        return Script((), analysable=False, why_not=f"it does not parse: {exc}", **known), exc
 
 
 class _Written(io.StringIO):
@@ -154,13 +159,6 @@ def calling_line(path: str) -> int | None:
             return frame.f_lineno
         frame = frame.f_back
     return None
-
-
-def _render(history: History, revision: Revision, written: _Written) -> None:
-    with render.offline(history, written) as context:
-        # An autocommit block would render COMMIT and BEGIN, which are no statements of its own.
-        context.impl.emit_begin = context.impl.emit_commit = lambda: None  # type: ignore[method-assign]
-        render.script(history, revision).module.upgrade()
 
 
 def shown_path(path: Path) -> str:

@@ -16,6 +16,7 @@ from migrator.migrations.lint import widening
 from migrator.migrations.lint.locks import locks
 from migrator.migrations.lint.model import Finding, Statement, Surroundings
 from migrator.migrations.lint.rewriting import name_of
+from migrator.migrations.lint.safe_way import safe_way
 from migrator.migrations.lint.source import Source
 from migrator.migrations.lint.squawk_rules import (
     IN_TRANSACTION,
@@ -137,13 +138,16 @@ def _finding(source: Source, around: Surroundings, said: Said) -> Finding | None
         severity,
         known.category,
         message,
-        _rewrite(known, said, table),
+        _rewrite(known, said, statement, table),
         said.line,
         table,
     )
 
 
-def _rewrite(known: Known, said: Said, table: str | None) -> str:
+def _rewrite(known: Known, said: Said, statement: Statement | None, table: str | None) -> str:
+    own = safe_way(said.rule, statement.node) if statement else None
+    if own is not None:
+        return own
     if known.rewrite.startswith("--") and known.category == "style" and said.help:
         return f"-- {said.help}"
     return known.rewrite.replace("{t}", name_of(table) if table else "t")

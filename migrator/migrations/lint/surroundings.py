@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pglast import ast
 
 from migrator.migrations.lint.model import Script, Surroundings, qualified
 from migrator.migrations.lint.walk import key, nodes
-from migrator.postgres.connect import Connection
 from migrator.settings import Settings
+
+if TYPE_CHECKING:
+    from migrator.postgres.connect import Connection
 
 
 def without_database(

@@ -80,8 +80,17 @@ def test_the_harm_of_style_does_not_grow_with_the_table():
 
 def test_sql_that_does_not_parse_is_an_error_with_its_line():
     (finding,) = lint("SELECT 1;\nALTER TABEL t;")
-    assert (finding.rule, finding.severity) == ("not-analysable", "error")
-    assert 'syntax error at or near "TABEL" in line 2' in finding.message
+    assert (finding.rule, finding.severity, finding.line) == ("syntax-error", "error", 2)
+    assert 'syntax error at or near "TABEL"' in finding.message
+
+
+def test_sql_of_a_revision_that_does_not_parse_is_an_error_at_its_line(tmp_path):
+    path = revisions.write(tmp_path, "0001", "pass\nop.execute('ALTER TABEL t')")
+    files = history.read(Settings(root=tmp_path))
+    source = from_revision(files, files["0001"], "0001_x.py")
+    (finding,) = linter.lint(source, MANAGED).findings
+    line = path.read_text().splitlines().index("    op.execute('ALTER TABEL t')") + 1
+    assert (finding.rule, source.place(finding.line)) == ("syntax-error", line)
 
 
 def test_an_empty_file_has_no_finding():
@@ -94,8 +103,8 @@ def test_a_revision_that_asks_the_database_is_not_analysable(tmp_path):
     files = history.read(Settings(root=tmp_path))
     source = from_revision(files, files["0001"], "0001_x.py")
     (finding,) = linter.lint(source, MANAGED).findings
-    assert (finding.rule, finding.severity) == ("not-analysable", "warning")
-    assert "migrator lint --capture 0001" in finding.rewrite
+    assert (finding.rule, finding.severity) == ("sql-not-known", "warning")
+    assert "migrator lint --capture" in finding.rewrite
 
 
 def test_a_revision_that_leaves_its_transaction_is_not_linted_as_one(tmp_path):
