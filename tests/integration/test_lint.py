@@ -99,7 +99,7 @@ def test_the_text_names_file_and_line_and_shows_the_rewrite(root, cli):
     assert (
         f"migrations/versions/0001_x.py:{line}: error require-concurrent-index-creation" in output
     )
-    assert "    CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON big (x);" in output
+    assert "    CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON big (a);" in output
     assert output.endswith("1 error, 0 warnings, 0 notices in 1 file\n")
 
 
