@@ -14,6 +14,7 @@ from migrator.migrations.revision import PHASES, Phase
 from migrator.migrations.scaffold import Draft, Part
 from migrator.migrations.steps import (
     DROPS_TABLES,
+    FINISHES,
     UNTIES,
     VALIDATES,
     Drafter,
@@ -149,7 +150,7 @@ def _groups(steps: Sequence[Step]) -> Iterator[list[Step]]:
     A transaction that alters several tables would hold all their locks; new tables lock nobody.
     """
     by_stage = sorted(steps, key=lambda step: step.stage)
-    for stage, same in groupby(by_stage, key=lambda step: step.stage):
+    for stage, same in groupby(by_stage, key=_revision_of):
         group = list(same)
         if group[0].alone:
             yield from ([step] for step in group)
@@ -168,6 +169,11 @@ def _groups(steps: Sequence[Step]) -> Iterator[list[Step]]:
         yield from ([step for step in group if step.table == table] for table in rest)
 
 
+def _revision_of(step: Step) -> int:
+    """What takes an ACCESS EXCLUSIVE lock shares a revision with what was validated just before it."""
+    return VALIDATES if step.stage == FINISHES else step.stage
+
+
 def _part(message: str, phase: Phase, group: Sequence[Step], comments: Sequence[str]) -> Part:
     said = message or _said(group)
     code = "\n".join(step.code for step in group if step.code)
@@ -183,7 +189,9 @@ def _said(group: Sequence[Step]) -> str:
     step = group[0]
     if step.says:
         return step.says
-    verb = {VALIDATES: "validate", UNTIES: "untie", DROPS_TABLES: "drop"}.get(step.stage, "change")
+    verb = {VALIDATES: "validate", FINISHES: "finish", UNTIES: "untie", DROPS_TABLES: "drop"}.get(
+        step.stage, "change"
+    )
     return f"{verb} {step.table}"
 
 

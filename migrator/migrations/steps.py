@@ -23,7 +23,7 @@ from migrator.migrations.revision import Phase
 from migrator.migrations.scripts import AUTOCOMMIT
 
 # The revisions of a series, in order: what stands first must be there for what stands after it.
-DROPS_ALONE, UNTIES, TOGETHER, BUILDS_ALONE, VALIDATES, DROPS_TABLES = range(6)
+DROPS_ALONE, UNTIES, TOGETHER, BUILDS_ALONE, VALIDATES, FINISHES, DROPS_TABLES = range(7)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +249,7 @@ class Drafter:
         quoted, constraint = self._quoted(operation.schema, table), self._quoted(None, name)
         yield Step(
             phase="contract",
-            stage=VALIDATES,
+            stage=FINISHES,
             table=_shown(operation),
             code=_execute(
                 f"ALTER TABLE {quoted} ADD CONSTRAINT {constraint} UNIQUE USING INDEX {constraint}"
@@ -313,13 +313,13 @@ class Drafter:
             phase="contract",
             stage=VALIDATES,
             table=_shown(operation),
-            code="\n".join(
-                [
-                    _execute(f"ALTER TABLE {quoted} VALIDATE CONSTRAINT {check}"),
-                    self._code(operation),
-                    _execute(drop),
-                ]
-            ),
+            code=_execute(f"ALTER TABLE {quoted} VALIDATE CONSTRAINT {check}"),
+        )
+        yield Step(
+            phase="contract",
+            stage=FINISHES,
+            table=_shown(operation),
+            code="\n".join([self._code(operation), _execute(drop)]),
             undo=f"{self._sql(operation.reverse())}\n{add};",
         )
 

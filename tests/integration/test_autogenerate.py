@@ -188,6 +188,19 @@ def test_a_foreign_key_and_a_check_are_added_not_valid_and_then_validated(projec
     assert validate.source.count("VALIDATE CONSTRAINT") == 2
 
 
+def test_rows_are_read_before_the_lock_that_blocks_readers_is_taken(project, db):
+    apply(project(ORDERS))
+    settings = project(
+        ORDERS[: ORDERS.rindex(")")]
+        + ', sa.Column("n", sa.Integer, nullable=False), sa.Column("m", sa.Integer, nullable=False),'
+        'sa.UniqueConstraint("n"), sa.CheckConstraint("n > 0", name="positive"))'
+    )
+    apply(settings)
+    last = apply(settings, phase="contract").drafts[-1].source
+    assert last.count("VALIDATE") == 3
+    assert last.rindex("VALIDATE") < min(last.index("nullable=False"), last.index("USING INDEX"))
+
+
 def test_a_removal_is_a_comment_in_an_expand_revision(project, db):
     apply(project(ORDERS))
     db.execute("ALTER TABLE orders ADD old int; CREATE TABLE lost (a int)")

@@ -210,7 +210,7 @@ def test_a_revision_that_holds_anything_else_is_refused_before_anything_is_appli
     tmp_path, settings, db, body, said
 ):
     revisions.write(tmp_path, "0001", 'op.execute("CREATE TABLE first (a int)")')
-    revisions.write(tmp_path, "0002", body, revises="0001")
+    revisions.write(tmp_path, "0002", body, revises="0001", head='phase = "contract"')
     with pytest.raises(Refused) as caught:
         up.up(settings)
     assert said in caught.value.found
