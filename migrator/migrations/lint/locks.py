@@ -8,7 +8,7 @@ Source: PostgreSQL's documentation, 13.3 Explicit Locking and the pages of the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from pglast import ast, enums
 
 from migrator.migrations.lint.model import qualified
-from migrator.migrations.lint.walk import nodes
+from migrator.migrations.lint.walk import key, nodes
 
 AT, Object, Constraint = enums.AlterTableType, enums.ObjectType, enums.ConstrType
 
@@ -64,6 +64,11 @@ def locks(node: ast.Node) -> tuple[Lock, ...]:
         if lock.table and (held is None or held.mode < lock.mode):
             strongest[lock.table] = lock
     return tuple(strongest.values())
+
+
+def taken(node: ast.Node, made: Collection[str]) -> list[Lock]:
+    """The locks that another session can be waiting for: not those on tables of `made` (keys)."""
+    return [lock for lock in locks(node) if key(lock.table) not in made]
 
 
 def alter_mode(command: Any) -> Mode:

@@ -126,3 +126,23 @@ def foreign_keys(command: Any) -> Iterator[Any]:
 def sets(node: Any, *names: str) -> bool:
     """Whether the statement is SET of one of these settings."""
     return isinstance(node, ast.VariableSetStmt) and (node.name or "").lower() in names
+
+
+_WRITES = (ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt, ast.MergeStmt)
+STAMP = "alembic_version"
+
+
+def writes(node: Any) -> Iterator[Any]:
+    """The INSERT, UPDATE, DELETE and MERGE in a statement, in its WITH too; not Alembic's stamp."""
+    if isinstance(node, (*_WRITES, ast.SelectStmt)):
+        for each in nodes(node):
+            if isinstance(each, _WRITES) and not qualified(each.relation).endswith(STAMP):
+                yield each
+
+
+def is_backfill(write: Any) -> bool:
+    """Whether a write's work grows with a table; INSERT ... VALUES writes what it lists."""
+    if isinstance(write, ast.InsertStmt):
+        query: Any = write.selectStmt
+        return query is not None and not query.valuesLists
+    return True
