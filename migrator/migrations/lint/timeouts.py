@@ -8,6 +8,8 @@ from typing import Any
 
 from pglast import ast, enums
 
+from migrator.migrations.lint.model import Script, Surroundings
+
 NAMES = ("lock_timeout", "statement_timeout")
 _UNITS_MS = {
     "us": 0.001,
@@ -31,6 +33,11 @@ class Setting:
     name: str
     value_ms: float | None
     is_local: bool
+
+
+def is_managed(script: Script, around: Surroundings) -> bool:
+    """Whether the runner sends it, with its timeouts: a revision, or a rollback script."""
+    return script.revision is not None or around.lock_timeout_ms is not None
 
 
 def setting(node: Any) -> Setting | None:

@@ -8,16 +8,16 @@ from typing import Any
 from pglast import ast, enums
 
 from migrator.migrations.lint.locks import Mode, taken
-from migrator.migrations.lint.model import Script, Statement
-from migrator.migrations.lint.timeouts import resets, setting
+from migrator.migrations.lint.model import Script, Statement, Surroundings
+from migrator.migrations.lint.timeouts import is_managed, resets, setting
 from migrator.migrations.lint.walk import created
 
 _QUERIES = (ast.SelectStmt, ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt, ast.MergeStmt)
 
 
-def unguarded(script: Script, name: str) -> Iterator[tuple[Statement, str]]:
-    """The first statement and its table without that timeout; a revision has the runner's."""
-    if script.revision is not None:
+def unguarded(script: Script, around: Surroundings, name: str) -> Iterator[tuple[Statement, str]]:
+    """The first statement and its table without that timeout; what is managed has the runner's."""
+    if is_managed(script, around):
         return
     made, is_set = created(script), False
     for statement in script.statements:

@@ -49,6 +49,13 @@ def test_an_index_of_the_database_counts():
     assert lines(RULE, ADD, Surroundings(indexes={"c": frozenset({("b",)})})) == [1]
 
 
+def test_a_new_table_is_not_excused_by_being_new():
+    """Findings with a table that the script makes are dropped as locks that nobody waits for."""
+    (new,) = findings(RULE, "CREATE TABLE c (p_id int REFERENCES p)")
+    (standing,) = findings(RULE, ADD)
+    assert (new.table, standing.table) == (None, "c")
+
+
 def test_the_rewrite_is_the_index():
     (found,) = findings(RULE, 'ALTER TABLE s."C" ADD COLUMN "P id" int REFERENCES p')
     made = 'CREATE INDEX CONCURRENTLY IF NOT EXISTS "C_P id_idx" ON s."C" ("P id");'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from migrator.migrations.lint.model import Surroundings
 from migrator.migrations.lint.rules.missing_lock_timeout import RULE
 from tests.unit.lint.checking import findings, lines
 
@@ -47,8 +48,9 @@ def test_with_it_or_without_a_lock_it_is_fine(sql):
     assert lines(RULE, sql) == []
 
 
-def test_a_revision_has_the_runners():
+def test_what_the_runner_sends_has_the_runners():
     assert lines(RULE, "ALTER TABLE a ADD x int", revision="0004") == []
+    assert lines(RULE, "ALTER TABLE a ADD x int", Surroundings(lock_timeout_ms=500)) == []
 
 
 def test_only_the_first_statement_is_named():

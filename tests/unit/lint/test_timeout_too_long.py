@@ -55,9 +55,9 @@ def test_short_ones_and_those_that_block_nobody_are_fine(sql):
 
 
 def test_a_plain_file_may_wait_ten_seconds_for_a_lock():
-    assert lines(RULE, "SET lock_timeout = '10s'" + LOCKS, RUNNER) == []
-    assert lines(RULE, "SET lock_timeout = '11s'" + LOCKS, RUNNER) == [1]
-    assert lines(RULE, "SET statement_timeout = '1h'" + LOCKS, RUNNER) == []
+    assert lines(RULE, "SET lock_timeout = '10s'" + LOCKS) == []
+    assert lines(RULE, "SET lock_timeout = '11s'" + LOCKS) == [1]
+    assert lines(RULE, "SET statement_timeout = '1h'" + LOCKS) == []
 
 
 def test_the_message_says_found_and_allowed():

@@ -38,4 +38,4 @@ def test_the_right_order_is_fine(sql):
 
 
 def test_a_plain_file_has_no_runner():
-    assert lines(RULE, "SET statement_timeout = '400ms'", RUNNER) == []
+    assert lines(RULE, "SET statement_timeout = '400ms'") == []

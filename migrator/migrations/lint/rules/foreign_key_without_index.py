@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from pglast import ast, enums
 
 from migrator.migrations.lint.model import Finding, Rule, Script, Statement, Surroundings, qualified
 from migrator.migrations.lint.rewriting import fill
-from migrator.migrations.lint.walk import alters_table, key
+from migrator.migrations.lint.walk import alters_table, created, key
 
 Columns = tuple[str, ...]
 _INDEXED = (enums.ConstrType.CONSTR_PRIMARY, enums.ConstrType.CONSTR_UNIQUE)
 
 
 def check(script: Script, around: Surroundings) -> Iterator[Finding]:
-    indexes = set(_indexes(script))
+    indexes, made = set(_indexes(script)), created(script)
     known = {key(table): found for table, found in around.indexes.items()}
     for statement in script.statements:
         node: Any = statement.node
@@ -24,7 +25,9 @@ def check(script: Script, around: Surroundings) -> Iterator[Finding]:
             table = key(qualified(node.relation))
             led = [each for name, each in indexes if name == table]
             if not _is_led([*led, *known.get(table, ())], columns):
-                yield _finding(statement, node.relation, columns, constraint)
+                found = _finding(statement, node.relation, columns, constraint)
+                # Its harm comes later, so that a new table is not excused.
+                yield replace(found, table=None) if table in made else found
 
 
 def _is_led(indexes: list[Columns], columns: Columns) -> bool:

@@ -9,9 +9,9 @@ from migrator.migrations.lint.rewriting import show
 from migrator.migrations.lint.unguarded import unguarded
 
 
-def check(script: Script, _around: Surroundings) -> Iterator[Finding]:
+def check(script: Script, around: Surroundings) -> Iterator[Finding]:
     local = "LOCAL " if script.in_transaction else ""
-    for statement, table in unguarded(script, "lock_timeout"):
+    for statement, table in unguarded(script, around, "lock_timeout"):
         yield RULE.finding(
             f"no lock_timeout before the lock on {table}: while this waits for it, every session "
             "that comes after waits behind it",

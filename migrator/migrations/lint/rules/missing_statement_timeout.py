@@ -9,9 +9,9 @@ from migrator.migrations.lint.rewriting import show
 from migrator.migrations.lint.unguarded import unguarded
 
 
-def check(script: Script, _around: Surroundings) -> Iterator[Finding]:
+def check(script: Script, around: Surroundings) -> Iterator[Finding]:
     local = "LOCAL " if script.in_transaction else ""
-    for statement, table in unguarded(script, "statement_timeout"):
+    for statement, table in unguarded(script, around, "statement_timeout"):
         yield RULE.finding(
             f"no statement_timeout before the lock on {table}: nothing bounds how long it is held",
             f"SET {local}statement_timeout = '5s';\n{show(statement.node)}",

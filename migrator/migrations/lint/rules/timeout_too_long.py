@@ -14,10 +14,9 @@ LONGEST_LOCK_TIMEOUT_MS = 10_000
 
 def check(script: Script, around: Surroundings) -> Iterator[Finding]:
     made = created(script)
-    of_runner = script.revision is not None
     limits: dict[str, float | None] = {
-        "lock_timeout": around.lock_timeout_ms if of_runner else None,
-        "statement_timeout": around.statement_timeout_ms if of_runner else None,
+        "lock_timeout": around.lock_timeout_ms,
+        "statement_timeout": around.statement_timeout_ms,
     }
     limits["lock_timeout"] = limits["lock_timeout"] or LONGEST_LOCK_TIMEOUT_MS
     for at, statement in enumerate(script.statements):

@@ -9,10 +9,9 @@ from migrator.migrations.lint.timeouts import NAMES, resets, said, setting
 
 
 def check(script: Script, around: Surroundings) -> Iterator[Finding]:
-    of_runner = script.revision is not None
     given: dict[str, float | None] = {
-        "lock_timeout": around.lock_timeout_ms if of_runner else None,
-        "statement_timeout": around.statement_timeout_ms if of_runner else None,
+        "lock_timeout": around.lock_timeout_ms,
+        "statement_timeout": around.statement_timeout_ms,
     }
     now = dict(given)
     for statement in script.statements:
