@@ -107,6 +107,15 @@ def actions(script: Script) -> Iterator[Action]:
                 yield Action(statement, node.relation, command)
 
 
+def actions_together(script: Script) -> Iterator[list[Action]]:
+    """The actions of each transaction; the whole script is read once, however many it has."""
+    of_statement: dict[int, list[Action]] = {}
+    for action in actions(script):
+        of_statement.setdefault(id(action.statement), []).append(action)
+    for transaction in transactions(script):
+        yield [action for each in transaction for action in of_statement.get(id(each), ())]
+
+
 def alters_table(node: Any) -> bool:
     """Whether it is ALTER TABLE; not of an index or a view, which have the same parse tree."""
     return isinstance(node, ast.AlterTableStmt) and node.objtype == enums.ObjectType.OBJECT_TABLE

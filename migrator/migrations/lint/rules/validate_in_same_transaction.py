@@ -8,17 +8,15 @@ from pglast import enums
 
 from migrator.migrations.lint.model import Finding, Rule, Script, Surroundings
 from migrator.migrations.lint.rewriting import fill
-from migrator.migrations.lint.walk import actions, key, transactions
+from migrator.migrations.lint.walk import actions_together, key
 
 AT = enums.AlterTableType
 
 
 def check(script: Script, _around: Surroundings) -> Iterator[Finding]:
-    for transaction in transactions(script):
-        within, added = set(map(id, transaction)), set()
-        for action in actions(script):
-            if id(action.statement) not in within:
-                continue
+    for together in actions_together(script):
+        added: set[tuple[str, str]] = set()
+        for action in together:
             command, table = action.command, key(action.table)
             if command.subtype == AT.AT_AddConstraint and command.def_.skip_validation:
                 added.add((table, command.def_.conname))
