@@ -46,6 +46,7 @@ def _document(found: Status) -> dict[str, Any]:
             for p in found.projections
         ],
         "last": asdict(found.last) if found.last else None,
+        "running": [asdict(holder) for holder in found.running],
         "notes": list(found.notes),
     }
 
@@ -68,6 +69,7 @@ def _text(found: Status) -> str:
         lines.append(
             f"last: {last.act} {last.subject}, {last.applied_at:%Y-%m-%d %H:%M} UTC, {last.client}"
         )
+    lines += [f"running: {holder.lock}, by {holder}" for holder in found.running]
     lines += [f"note: {note}" for note in found.notes]
     lines.append("There is work to do." if found.is_pending else "Nothing is pending.")
     return "\n".join(lines)

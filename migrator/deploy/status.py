@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from migrator.errors import CannotConnect, MigratorError
-from migrator.postgres import ledger
+from migrator.postgres import ledger, locks
 from migrator.postgres.connect import Connection, connect, shown
 from migrator.postgres.ledger import Entry
+from migrator.postgres.locks import Holder
 from migrator.projections import build as builds
 from migrator.projections import registry
 from migrator.projections.build import Build, Position
@@ -56,6 +57,7 @@ class Status:
     projections: tuple[ProjectionStatus, ...]
     last: Entry | None
     notes: tuple[str, ...]
+    running: tuple[Holder, ...] = ()
 
     @property
     def is_pending(self) -> bool:
@@ -74,13 +76,14 @@ def status(settings: Settings) -> Status:
     notes: list[str] = []
     with connect(settings, "status") as conn:
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        entries = ledger.entries(conn)
+        entries, known = ledger.entries(conn), ledger.exists(conn)
         found = Status(
             database=shown(settings.conninfo),
             revisions=_revisions(settings, conn, notes),
-            projections=_projections(settings, conn, notes, known=ledger.exists(conn)),
+            projections=_projections(settings, conn, notes, known=known),
             last=entries[-1] if entries else None,
             notes=(),
+            running=tuple(locks.holders(conn)) if known else (),
         )
     return replace(_with_lag(settings, found, notes), notes=tuple(notes))
 

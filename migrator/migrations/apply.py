@@ -201,8 +201,11 @@ def _migrate(
     written: list[tuple[int, int, int]] = []
     sent: list[str] = []
 
+    kept_inside = revision.transactional and not revision.exempt
+
     def upgrade(module: Any) -> None:
-        with session.recorded(connection) as statements:
+        inside = session.kept_inside(connection) if kept_inside else nullcontext()
+        with session.recorded(connection) as statements, inside:
             module.upgrade()
         sent.extend(statements)
         # What pg_dump writes empties the search_path, and the version table is found by it.
@@ -217,7 +220,6 @@ def _migrate(
         written.append((ledger.append(conn, entry), duration_ms, lock_wait_ms))
         run.fence.check(conn)
 
-    kept_inside = revision.transactional and not revision.exempt
     try:
         with session.unguarded(connection) if revision.exempt else nullcontext():
             run.contexts.run(

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import psycopg
 from psycopg import errors
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from migrator.errors import CannotConnect
 from migrator.migrations.lookout import InTheWay, Lookout
@@ -228,6 +228,9 @@ def driver_error(exc: BaseException) -> BaseException:
         return exc.orig
     if isinstance(exc, StatementFailed) and exc.__cause__ is not None:
         return exc.__cause__
+    if isinstance(exc, PendingRollbackError) and exc.__context__ is not None:
+        # Alembic went on with a connection that was lost under it.
+        return driver_error(exc.__context__)
     return exc
 
 

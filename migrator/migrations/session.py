@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
+from psycopg import OperationalError
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from sqlalchemy import event
@@ -45,6 +46,7 @@ def opened(
     engine = sa.create_engine("postgresql+psycopg://", creator=creator, poolclass=NullPool)
     with engine.connect() as connection:
         event.listen(connection, "before_cursor_execute", _guard)
+        event.listen(connection, "commit", _guard_commit)
         if lookout is not None:
             _post(lookout, connection)
         yield connection
@@ -90,7 +92,10 @@ def reset(connection: sa.Connection) -> None:
     # Beneath psycopg: its autocommit, switched on and off for one statement, costs more than that.
     result = conn.pgconn.exec_(b"DISCARD ALL")
     if result.status != ExecStatus.COMMAND_OK:
-        raise error_from_result(result, encoding=conn.info.encoding)
+        failed = error_from_result(result, encoding=conn.info.encoding)
+        if conn.closed:
+            raise OperationalError(f"the connection is lost: {failed}") from failed
+        raise failed
 
 
 def roll_back(connection: sa.Connection) -> None:
@@ -124,7 +129,7 @@ def recorded(connection: sa.Connection) -> Iterator[list[str]]:
     try:
         yield statements
     finally:
-        del connection.info[_RECORDED]
+        _forget(connection, _RECORDED)
 
 
 @contextmanager
@@ -134,11 +139,33 @@ def unguarded(connection: sa.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.info.pop(_UNGUARDED, None)
+        _forget(connection, _UNGUARDED)
+
+
+@contextmanager
+def kept_inside(connection: sa.Connection) -> Iterator[None]:
+    """Let no call of commit() end the transaction during the block."""
+    connection.info[_INSIDE] = True
+    try:
+        yield
+    finally:
+        _forget(connection, _INSIDE)
+
+
+def _forget(connection: sa.Connection, name: str) -> None:
+    # What was kept beside a connection that is lost is lost with it.
+    if not connection.invalidated:
+        connection.info.pop(name, None)
 
 
 _UNGUARDED = "migrator_unguarded"
 _RECORDED = "migrator_recorded"
+_INSIDE = "migrator_inside"
+
+
+def _guard_commit(conn: sa.Connection) -> None:
+    if not conn.invalidated and _INSIDE in conn.info:
+        raise EndsTransaction("commit() of its connection")
 
 
 def _guard(conn: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:

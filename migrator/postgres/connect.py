@@ -85,7 +85,7 @@ def refuse_unfit(conn: Connection, settings: Settings) -> None:
     """Refuse a session that cannot do migrator's work: behind a pooler, or on a read-only server.
 
     A pooler drops the settings that a session begins with, and hands the session to others after each
-    transaction; docs/adr/0007 has the experiment. Ends the transaction, and sends no parameters.
+    transaction; docs/adr/0009 has the experiment. Ends the transaction, and sends no parameters.
 
     Raises:
         Refused: as above.

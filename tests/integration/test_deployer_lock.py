@@ -284,3 +284,12 @@ def test_a_session_that_lost_its_settings_on_the_way_is_refused(settings, monkey
         deployer_lock(settings, "deploy"),
     ):
         pytest.fail("it was taken")
+
+
+def test_status_tells_who_holds_a_lock_and_how_old_the_sign_of_life_is(settings, db, cli):
+    with deployer_lock(settings, "deploy"):
+        db.execute("UPDATE migrator.deployer SET heartbeat_at = clock_timestamp() - interval '9 s'")
+        said = cli("status").stdout
+    assert f"running: deploy, by {ledger.client()}" in said
+    assert "last sign of life 9 s ago" in said
+    assert "running:" not in cli("status").stdout

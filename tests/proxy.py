@@ -1,0 +1,108 @@
+"""A TCP proxy before PostgreSQL that cuts connections at the byte a test asks for."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+Cut = Callable[[bytes], bool]
+
+
+class Proxy:
+    """`cut_before(application, text)` and `cut_after(...)` arm one cut each.
+
+    Before: what holds the text is not passed on. After: it is, and the answer is swallowed.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._server = (host, port)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._cuts: list[tuple[str, bytes, bool]] = []
+        self._open: list[tuple[bytes, socket.socket, socket.socket]] = []
+        self.cut: list[str] = []
+        self.refusing = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut_before(self, application: str, text: str) -> None:
+        self._cuts.append((application, text.encode(), False))
+
+    def cut_after(self, application: str, text: str) -> None:
+        self._cuts.append((application, text.encode(), True))
+
+    def cut_now(self, application: str) -> None:
+        """Cut the open connections of this application."""
+        for startup, client, server in list(self._open):
+            if application.encode() in startup:
+                self.cut.append(application)
+                _shut(client, server)
+
+    def close(self) -> None:
+        self._listening.close()
+        for _, client, server in list(self._open):
+            _shut(client, server)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with suppress(OSError):
+            if self.refusing:
+                client.close()
+                return
+            server = socket.create_connection(self._server)
+            startup = b""
+            swallowing = threading.Event()
+
+            def answers() -> None:
+                with suppress(OSError):
+                    while data := server.recv(65536):
+                        if swallowing.is_set():
+                            break
+                        client.sendall(data)
+                _shut(client, server)
+
+            threading.Thread(target=answers, daemon=True).start()
+            while data := client.recv(65536):
+                if len(startup) < 1000:
+                    startup += data
+                    self._open.append((startup, client, server))
+                cut = self._armed(startup, data)
+                if cut is not None:
+                    if cut[2]:
+                        swallowing.set()
+                        server.sendall(data)
+                        server.recv(0)
+                        return
+                    break
+                server.sendall(data)
+            _shut(client, server)
+
+    def _armed(self, startup: bytes, data: bytes) -> tuple[str, bytes, bool] | None:
+        for cut in self._cuts:
+            if cut[0].encode() + b"\0" in startup and cut[1] in data:
+                self._cuts.remove(cut)
+                self.cut.append(cut[0])
+                return cut
+        return None
+
+
+def _shut(*sockets: socket.socket) -> None:
+    for each in sockets:
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+        each.close()
+
+
+@contextmanager
+def before(host: str, port: int) -> Iterator[Proxy]:
+    proxy = Proxy(host, port)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
