@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     help="Swap this projection back to the build that was live before; may be repeated.",
 )
 @click.option("--to", metavar="REV", help="Undo revisions, newest first, until REV is the newest.")
+@click.option(
+    "--export",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Undo nothing; write the scripts of applied revisions to DIR, to be run by psql alone.",
+)
 @click.option("--reason", metavar="TEXT", help="Why; it is kept in the ledger.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Print what would be undone, with its SQL, and stop.")
@@ -31,6 +39,7 @@ def command(
     app: App,
     projections: tuple[str, ...],
     to: str | None,
+    folder: Path | None,
     reason: str | None,
     yes: bool,
     dry_run: bool,
@@ -43,6 +52,16 @@ def command(
 
     It shows what it will do and asks first.
     """
+    from migrator.errors import UsageError
+
+    if folder is not None:
+        if projections or to or reason:
+            raise UsageError(
+                "--export stands with --projection, --to or --reason",
+                expected="--export DIR alone: it writes the scripts of all applied revisions",
+            )
+        _export(app, folder, dry_run=dry_run)
+        return
     from migrator.deploy import rollback
 
     planned = rollback.plan(app.settings, projections=projections, to=to)
@@ -58,6 +77,28 @@ def command(
         app.settings, planned, reason=reason, undone=lambda e: app.say(f"undone: {_named(e)}")
     )
     app.emit({**asdict(planned), "run": str(done.run), "reason": reason}, _done(done))
+
+
+def _export(app: App, folder: Path, *, dry_run: bool) -> None:
+    from migrator.migrations import export
+
+    found = export.plan(app.settings)
+    if not dry_run:
+        export.write(found, folder)
+    document = {
+        "folder": str(folder),
+        "scripts": [{**asdict(script), "order": n} for n, script in enumerate(found.scripts, 1)],
+        "ends": found.ends,
+        "dry_run": dry_run,
+    }
+    lines = [
+        f"{script.file} undoes {script.revision}, to {', '.join(script.leaves) or 'no revision'}"
+        for script in found.scripts
+    ]
+    did = "would be written" if dry_run else "written"
+    lines.append(f"after the last: {found.ends}")
+    lines.append(f"{len(found.scripts)} scripts and {export.INDEX} {did} to {folder}")
+    app.emit(document, "\n".join(lines))
 
 
 def _reason(app: App, reason: str | None) -> str:

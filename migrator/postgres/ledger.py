@@ -111,8 +111,7 @@ def exists(conn: Connection) -> bool:
 
 def append(conn: Connection, new: NewEntry) -> int:
     """Write one entry inside the caller's transaction, chained to the last; returns its number."""
-    said = _said(new)
-    row = vars(new) | {"client": client(), "git_sha": git_sha(), "said": said}
+    row = vars(new) | {"client": client(), "git_sha": git_sha(), "said": said(new)}
     with conn.pipeline():
         # Two commands under different locks may finish at once; the chain needs them one by one.
         conn.execute("LOCK TABLE migrator.ledger IN SHARE ROW EXCLUSIVE MODE")
@@ -147,12 +146,13 @@ def entries(conn: Connection) -> list[Entry]:
 
 def chain(previous: str, new: NewEntry) -> str:
     """The hash of an entry: of the one before it and of everything the entry says."""
-    return hashlib.sha256(f"{previous}\n{_said(new)}".encode()).hexdigest()
+    return hashlib.sha256(f"{previous}\n{said(new)}".encode()).hexdigest()
 
 
-def _said(new: NewEntry) -> str:
-    said = {f.name: getattr(new, f.name) for f in fields(NewEntry)}
-    return json.dumps(said, sort_keys=True, default=str, ensure_ascii=True)
+def said(new: NewEntry) -> str:
+    """What an entry says, as the JSON text that its hash is made of."""
+    columns = {f.name: getattr(new, f.name) for f in fields(NewEntry)}
+    return json.dumps(columns, sort_keys=True, default=str, ensure_ascii=True)
 
 
 @dataclass(frozen=True)
