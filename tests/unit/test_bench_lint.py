@@ -3,6 +3,8 @@
 import pytest
 
 from bench import lint
+from migrator.migrations.lint import registry
+from migrator.migrations.lint.squawk_rules import RULES
 
 CASES = "file\ttool\texpected_rule\tverdict\tpg_version\tassume_in_txn\tcategory\n"
 
@@ -59,3 +61,16 @@ def test_a_part_of_a_file_is_a_migration_of_its_own(folder):
     (case,) = lint.cases(cases)
     texts = [s.script.statements[0].text for s in lint.sources(cases, case) if s.script.statements]
     assert texts == ["SELECT 1", "SELECT 2"]
+
+
+def test_the_table_names_only_rules_that_exist():
+    named = {rule for ours in lint.SAME.values() for rule in ours}
+    assert named <= {*registry.own(), *RULES}
+
+
+def test_the_bar_holds():
+    if not (lint.DATA / "cases.tsv").is_file():
+        pytest.skip(f"there is no {lint.DATA}: the cases are not part of the project")
+    verdicts = lint.counted([lint.judge(lint.DATA, case) for case in lint.cases(lint.DATA)])
+    assert lint.share(verdicts) >= lint.BAR, [v for v in verdicts if not v.agrees]
+    assert not [verdict for verdict in verdicts if verdict.is_false_error]

@@ -30,7 +30,7 @@ class Linted:
 
 def rules() -> frozenset[str]:
     """Every rule id that a finding may have and an ignore may name."""
-    return frozenset({*registry.own(), *RULES, SYNTAX, NOT_KNOWN})
+    return frozenset({*registry.own(), *RULES, SYNTAX})
 
 
 def lint(source: Source, around: Surroundings, *, pg_version: str | None = None) -> Linted:
@@ -69,19 +69,12 @@ def _statement(source: Source, finding: Finding) -> int | None:
 def _own(source: Source, around: Surroundings) -> Iterator[Finding]:
     if source.problem is not None:
         yield _syntax_error(source.problem)
-    elif not source.script.analysable and NOT_KNOWN not in registry.own():
-        yield _not_known(source)
     for rule in registry.own().values():
         for found in rule.check(source.script, around):
             if found.rule != NOT_KNOWN:
                 yield found
             elif source.problem is None:
                 yield replace(found, rewrite=f"{found.rewrite}\n{_CAPTURE}")
-
-
-def _not_known(source: Source) -> Finding:
-    why = f"{source.name} cannot be known before it runs: {source.script.why_not}"
-    return Finding(NOT_KNOWN, "warning", "lock", why, _CAPTURE)
 
 
 def _syntax_error(problem: NotSQL) -> Finding:

@@ -22,7 +22,6 @@ from migrator.migrations.lint.squawk_rules import (
     IN_TRANSACTION,
     RULES,
     SAID_BETTER_BY,
-    TIMEOUTS,
     Known,
 )
 
@@ -48,16 +47,13 @@ def findings(source: Source, around: Surroundings, *, pg_version: str | None) ->
     said = report(
         source.sql,
         in_transaction=source.script.in_transaction,
-        timeouts_set=around.lock_timeout_ms is not None,
         pg_version=pg_version,
     )
     found = [_finding(source, around, each) for each in _once(source, said)]
     return [each for each in found if each is not None]
 
 
-def report(
-    sql: str, *, in_transaction: bool, timeouts_set: bool, pg_version: str | None = None
-) -> list[Said]:
+def report(sql: str, *, in_transaction: bool, pg_version: str | None = None) -> list[Said]:
     """What squawk says of the SQL, with the rules off that the runner makes moot.
 
     Raises:
@@ -65,11 +61,8 @@ def report(
     """
     command = [_program(), "--reporter=json", f"--config={os.devnull}"]
     command.append("--include=" + ",".join(name for name, rule in RULES.items() if rule.opt_in))
-    off = {*(TIMEOUTS if timeouts_set else ()), *(IN_TRANSACTION if in_transaction else ())}
-    if off:
-        command.append("--exclude=" + ",".join(sorted(off)))
     if in_transaction:
-        command.append("--assume-in-transaction")
+        command += ["--assume-in-transaction", "--exclude=" + ",".join(sorted(IN_TRANSACTION))]
     if pg_version is not None:
         command.append(f"--pg-version={pg_version}")
     ran = subprocess.run(command, input=sql.encode(), capture_output=True, check=False)

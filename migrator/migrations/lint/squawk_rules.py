@@ -1,6 +1,7 @@
 """Squawk's rules in our words: category, severity, the safe rewrite, and our own rules for the same.
 
-A rule that is not here is switched off. In a rewrite `{t}` is the table. `own` are ids of our rules that say the same hazard: where
+A rule that is not here is not heard:
+require-lock-timeout and require-statement-timeout are left to our own rules, which know the runner's. In a rewrite `{t}` is the table. `own` are ids of our rules that say the same hazard: where
 one of them speaks of a statement, squawk's finding is dropped. `sized` is False where the harm does
 not grow with the table.
 """
@@ -63,9 +64,6 @@ _CONTRACT = """\
 _VIEW = """\
 -- expand: add the new name beside the old one (a view, or a column that both releases write)
 -- contract: drop the old name when no running release uses it any more"""
-_TIMEOUT = """\
-SET lock_timeout = '500ms';        -- or let migrator up send it: it sets both for every statement
-SET statement_timeout = '60s';"""
 _DOMAIN = """\
 -- a CHECK constraint on the table's column instead, NOT VALID first, then VALIDATE"""
 
@@ -144,10 +142,6 @@ RULES: dict[str, Known] = {
     "require-enum-value-ordering": Known(
         "compat", "notice", "ALTER TYPE e ADD VALUE IF NOT EXISTS 'v' AFTER 'w';"
     ),
-    "require-lock-timeout": Known("timeout", "warning", _TIMEOUT, ("missing-lock-timeout",)),
-    "require-statement-timeout": Known(
-        "timeout", "warning", _TIMEOUT, ("missing-statement-timeout",)
-    ),
     "transaction-nesting": Known(
         "transaction",
         "error",
@@ -156,8 +150,7 @@ RULES: dict[str, Known] = {
     ),
 }
 
-# What the runner makes moot: it sends both timeouts, and what is one transaction is never half done.
-TIMEOUTS = frozenset({"require-lock-timeout", "require-statement-timeout"})
+# What is one transaction is never half done, so its statements need not be repeatable.
 IN_TRANSACTION = frozenset({"prefer-robust-stmts"})
 
 # Where squawk says one hazard twice: the second is dropped beside any of the first.
