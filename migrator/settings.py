@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -86,6 +87,28 @@ class Migrations(_Section):
     append_only: list[str] = Field(default_factory=list)
 
 
+def _session_name(value: str) -> str:
+    """A part of an application_name, which PostgreSQL keeps in printable ASCII."""
+    if not value or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("expected letters, digits and signs of ASCII, without blanks")
+    return value
+
+
+class Release(_Section):
+    """How the sessions of the application name themselves: NAME/VERSION."""
+
+    application: Annotated[str, AfterValidator(_session_name)] | None = None
+    version: Annotated[str, AfterValidator(_session_name)] | None = None
+    watch_s: float = Field(2.0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Release:
+        name = f"{self.application}/{self.version}"
+        if self.application and self.version and len(name) > 63:
+            raise ValueError(f"{name} has {len(name)} characters; PostgreSQL keeps 63 of them")
+        return self
+
+
 class Projections(_Section):
     directory: Path = Path("projections")
     schema_: str = Field("public", alias="schema")
@@ -132,6 +155,7 @@ class Settings(BaseSettings):
         default_factory=dict, repr=False
     )
     migrations: Migrations = Migrations()
+    release: Release = Release()
     projections: Projections = Projections()
     topics: dict[str, Topic] = Field(default_factory=dict)
     root: Path = Field(
@@ -335,6 +359,7 @@ def _names(section: list[str]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "database": Database,
         "migrations": Migrations,
+        "release": Release,
         "projections": Projections,
         "topics": Topic,
     }

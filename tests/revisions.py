@@ -63,13 +63,13 @@ def tables(root: Path, count: int = 3) -> None:
 
 
 def indexed(root: Path, *, unique: bool = False) -> None:
-    """0001 creates table t, 0002 builds index t_a on it CONCURRENTLY."""
-    chain(
+    """0001 creates table t, 0002 builds index t_a on it CONCURRENTLY; a unique one restricts."""
+    write(root, "0001", 'op.execute("CREATE TABLE t (a int)")', rollback="DROP TABLE t;")
+    write(
         root,
-        ("0001", 'op.execute("CREATE TABLE t (a int)")', "DROP TABLE t;"),
-        (
-            "0002",
-            CONCURRENTLY.format(kwargs="unique=True, " if unique else ""),
-            "-- migrator: autocommit\nDROP INDEX CONCURRENTLY IF EXISTS t_a;",
-        ),
+        "0002",
+        CONCURRENTLY.format(kwargs="unique=True, " if unique else ""),
+        revises="0001",
+        rollback="-- migrator: autocommit\nDROP INDEX CONCURRENTLY IF EXISTS t_a;",
+        head='phase = "contract"' if unique else 'phase = "expand"',
     )

@@ -43,6 +43,8 @@ def command(app: App, limit: int | None) -> None:
 def _row(entry: Entry, entries: list[Entry]) -> tuple[str, ...]:
     undone_by = next((later.entry for later in entries if later.undoes == entry.entry), None)
     why = entry.reason or entry.message or ""
+    if entry.allowed:
+        why = f"{entry.message or ''} (allowed {', '.join(entry.allowed)}: {entry.reason})".strip()
     if undone_by is not None:
         why = f"{why} (undone by {undone_by})".strip()
     return (

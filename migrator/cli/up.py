@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 )
 @click.option("--to", metavar="REV", help="Stop after this revision.")
 @click.option(
+    "--allow",
+    metavar="RULE",
+    multiple=True,
+    help="Apply although this rule forbids it; needs --reason. May be repeated.",
+)
+@click.option(
     "--kill-blockers",
     is_flag=True,
     help="End the sessions whose long transactions are in the way; needs --reason.",
@@ -35,6 +41,7 @@ def command(
     app: App,
     phase: Phase | None,
     to: str | None,
+    allow: tuple[str, ...],
     kill_blockers: bool,
     reason: str | None,
     dry_run: bool,
@@ -47,24 +54,27 @@ def command(
     from migrator.migrations import up
 
     if dry_run:
-        plan, previews = up.preview(app.settings, to=to, phase=phase)
+        plan, previews = up.preview(app.settings, to=to, phase=phase, allow=allow, reason=reason)
         app.emit(_plan_document(plan, previews), _plan_text(plan, previews))
         return
     lines = FillingLines(app.say)
+    warnings: list[str] = []
     outcome = up.up(
         app.settings,
         to=to,
         phase=phase,
+        allow=allow,
         kill_blockers=kill_blockers,
         reason=reason,
-        progress=lambda step: _say(app, lines, step),
+        progress=lambda step: _say(app, lines, step, warnings),
     )
-    app.emit(_document(outcome), _text(outcome))
+    app.emit(_document(outcome) | {"warnings": warnings}, _text(outcome))
 
 
-def _say(app: App, lines: FillingLines, step: Any) -> None:
+def _say(app: App, lines: FillingLines, step: Any, warnings: list[str]) -> None:
     from migrator.migrations.apply import Done
     from migrator.migrations.pages import Filling
+    from migrator.migrations.phase_check import Warned
     from migrator.migrations.retry import HeldOff, Killed, Retry
     from migrator.migrations.up import Waiting
 
@@ -82,6 +92,9 @@ def _say(app: App, lines: FillingLines, step: Any) -> None:
             _say_each(app, "in the way", blockers)
         case Killed(revision, ended):
             _say_each(app, f"{revision} --kill-blockers", ended)
+        case Warned(text):
+            warnings.append(text)
+            app.say(f"warning: {text}")
         case Filling():
             lines.heard(step)
         case Done():
@@ -152,6 +165,7 @@ def _plan_document(plan: Plan, previews: tuple[Preview, ...]) -> dict[str, Any]:
                 "phase": shown.revision.phase,
                 "sql": shown.sql,
                 "sql_unknown_because": shown.why_not,
+                "notes": list(shown.notes),
             }
             for shown in previews
         ],
@@ -176,6 +190,8 @@ def _plan_text(plan: Plan, previews: tuple[Preview, ...]) -> str:
 
 def _block(shown: Preview) -> str:
     head = f"-- {shown.revision} ({shown.revision.phase})"
+    for line in "\n".join(shown.notes).splitlines():
+        head += f"\n-- {line}"
     if shown.sql is None:
         return (
             f"{head}\n-- Its SQL depends on what the database answers, so it cannot be shown "

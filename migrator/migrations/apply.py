@@ -16,6 +16,7 @@ from migrator.migrations.contexts import Contexts
 from migrator.migrations.history import History
 from migrator.migrations.lookout import Lookout
 from migrator.migrations.pages import Filling
+from migrator.migrations.phase_check import Permits
 from migrator.migrations.retry import Effort, HeldOff, Killed, Patience, Retry, Trying
 from migrator.migrations.revision import PHASES, Revision
 from migrator.postgres import ledger
@@ -37,6 +38,7 @@ class Run:
     told: Callable[[Retry | HeldOff | Killed | Filling], None]
     contexts: Contexts
     lookout: Lookout
+    permits: Permits
     reason: str | None = None
 
 
@@ -254,7 +256,7 @@ def _entry(
     run: Run, revision: Revision, effort: Effort, duration_ms: int, lock_wait_ms: int
 ) -> ledger.NewEntry:
     script = revision.rollback_script
-    allowed = ["kill-blockers"] if effort.killed else None
+    allowed = run.permits.of(revision) + (["kill-blockers"] if effort.killed else [])
     return ledger.NewEntry(
         act="up",
         subject=revision.id,
@@ -267,7 +269,7 @@ def _entry(
         rollback_script=script,
         rollback_hash=None if script is None else scripts.script_hash(script),
         irreversible=revision.irreversible,
-        allowed=allowed,
+        allowed=allowed or None,
         reason=run.reason if allowed else None,
         retries=effort.retries,
         lock_wait_ms=lock_wait_ms,

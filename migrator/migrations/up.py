@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID, uuid4
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from migrator.migrations.apply import Done
     from migrator.migrations.history import History
     from migrator.migrations.pages import Filling
+    from migrator.migrations.phase_check import Permits, Warned
     from migrator.migrations.retry import HeldOff, Killed, Retry
 
 LOCK = "deploy"
@@ -44,7 +45,7 @@ class Started:
 
 
 Progress: TypeAlias = (
-    "Callable[[Waiting | Started | Retry | HeldOff | Killed | Filling | Done], None]"
+    "Callable[[Waiting | Started | Retry | HeldOff | Killed | Filling | Warned | Done], None]"
 )
 
 
@@ -67,6 +68,7 @@ class Preview:
     revision: Revision
     sql: str | None
     why_not: str | None
+    notes: tuple[str, ...] = ()
 
 
 def up(
@@ -74,6 +76,7 @@ def up(
     *,
     to: str | None = None,
     phase: Phase | None = None,
+    allow: Collection[str] = (),
     kill_blockers: bool = False,
     reason: str | None = None,
     progress: Progress = lambda _step: None,
@@ -85,22 +88,29 @@ def up(
     sessions that are long in the way, for a reason that the ledger keeps.
 
     Raises:
-        UsageError: no such folder or revision, or no reason to kill for.
-        Refused: the files, or files and database, do not fit together; nothing was applied.
+        UsageError: no such folder, revision or rule, or no reason to allow or kill for.
+        Refused: the files, or files and database, do not fit together; an expand revision would
+            break the running release, or the old one is connected and contract revisions are due.
         Busy: another run, or locks on the tables, lasted until the deadline.
         MigratorError: a revision failed.
     """
     if kill_blockers and not (reason or "").strip():
         raise UsageError("to kill blockers needs a reason", expected='--reason "why"')
     run = uuid4()
+    if allow:
+        from migrator.migrations import phase_check
+
+        phase_check.refuse_bad_flags(allow, reason)
     if to is None and (current := _nothing_pending(settings)):
         state, unknown = current
         return Outcome(run, (), state.version, (), unknown, None)
-    from migrator.migrations import check, history
+    from migrator.migrations import check, history, phase_check
 
     files = history.read(settings)
     found = survey(settings, files, to=to, phase=phase)
     check.refuse_incomplete(files, found.asked)
+    permits = phase_check.prove(settings, files, found, allow=allow, reason=reason, warn=progress)
+    permits.glance(found.todo)
     done: tuple[Done, ...] = ()
     if found.todo:
         with deployer_lock(
@@ -114,6 +124,7 @@ def up(
                 found,
                 fence=fence,
                 run=run,
+                permits=permits,
                 kill_blockers=kill_blockers,
                 reason=reason,
                 progress=progress,
@@ -160,6 +171,7 @@ def carry_out(
     *,
     fence: Fence,
     run: UUID,
+    permits: Permits,
     kill_blockers: bool = False,
     reason: str | None = None,
     progress: Progress,
@@ -185,10 +197,13 @@ def carry_out(
         session.opened(settings, "up", lookout=lookout) as connection,
         closing(contexts),
     ):
-        work = Run(run, settings, files, fence, patience, progress, contexts, lookout, reason)
+        work = Run(
+            run, settings, files, fence, patience, progress, contexts, lookout, permits, reason
+        )
         for number, revision in enumerate(found.todo, 1):
             progress(Started(revision, number, len(found.todo)))
             try:
+                permits.before(revision)
                 done.append(apply(work, connection, revision))
             except Exception as exc:
                 raise failure.explain(exc, revision, [one.revision for one in done]) from exc
@@ -198,19 +213,31 @@ def carry_out(
 
 
 def preview(
-    settings: Settings, *, to: str | None = None, phase: Phase | None = None
+    settings: Settings,
+    *,
+    to: str | None = None,
+    phase: Phase | None = None,
+    allow: Collection[str] = (),
+    reason: str | None = None,
 ) -> tuple[Plan, tuple[Preview, ...]]:
     """Plan as `up` would, and render the SQL offline; no lock, nothing written.
 
     Raises:
         UsageError, Refused: as `up`.
     """
-    from migrator.migrations import check, history
+    from migrator.migrations import check, history, phase_check
 
     files = history.read(settings)
     found = survey(settings, files, to=to, phase=phase)
     check.refuse_incomplete(files, found.asked)
-    return found, tuple(_previewed(settings, files, revision) for revision in found.todo)
+    permits = phase_check.prove(settings, files, found, allow=allow, reason=reason)
+    return found, tuple(
+        replace(
+            _previewed(settings, files, revision),
+            notes=tuple(phase_check.notes(settings, files, revision, permits)),
+        )
+        for revision in found.todo
+    )
 
 
 def _previewed(settings: Settings, files: History, revision: Revision) -> Preview:
