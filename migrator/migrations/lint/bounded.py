@@ -21,6 +21,8 @@ def is_bounded(write: Any) -> bool:
         return _is_limited(write.selectStmt) or not _reads(write.selectStmt)
     if isinstance(write, ast.MergeStmt):
         return _is_limited(write.sourceRelation) or not _reads(write.sourceRelation)
+    if isinstance(write.whereClause, ast.CurrentOfExpr):
+        return True
     return _is_limited(write.whereClause) or _names_rows(write.whereClause)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pglast import ast
+from pglast import ast, enums
 
 from migrator.migrations.lint.model import Finding, Rule, Script, Surroundings, qualified
 from migrator.migrations.lint.rewriting import fill, name_of, show
@@ -16,8 +16,8 @@ def check(script: Script, around: Surroundings) -> Iterator[Finding]:
     invalid, dropped = {key(each) for each in around.invalid_indexes}, set()
     for statement in script.statements:
         node: Any = statement.node
-        if isinstance(node, ast.DropStmt):
-            dropped |= {each[-1].sval for each in node.objects or () if isinstance(each, tuple)}
+        if _drops_index(node):
+            dropped |= {each[-1].sval for each in node.objects}
         if not isinstance(node, ast.IndexStmt) or not (node.concurrent and node.if_not_exists):
             continue
         schema = qualified(node.relation).rpartition(".")[0]
@@ -36,6 +36,10 @@ def check(script: Script, around: Surroundings) -> Iterator[Finding]:
             table=qualified(node.relation),
             severity=_severity(script, lies=lies),
         )
+
+
+def _drops_index(node: Any) -> bool:
+    return isinstance(node, ast.DropStmt) and node.removeType == enums.ObjectType.OBJECT_INDEX
 
 
 def _outcome(script: Script) -> str:
