@@ -7,13 +7,14 @@ export UV_NO_PROGRESS := 1
 # Where it is set, every command would compile all its imports anew: a second instead of a third of one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check lint types layers format bench bench-lint chaos lock clean help
+.PHONY: demo test check lint types layers format bench bench-lint bench-locks chaos lock clean help
 
 help:
 	@echo "make demo    set everything up and run the main job with real data"
 	@echo "make test    set everything up and run the tests"
 	@echo "make check   what CI runs: format, lint, types, layers, tests"
 	@echo "make bench-lint  compare the linter with the verdicts of others"
+	@echo "make bench-locks measure how long a reader stalls behind a waiting migration"
 	@echo "make bench   measure rebuilds against the floor, in one run"
 	@echo "make lock    renew requirements/*.txt after a change of pyproject.toml"
 	@echo "make clean   remove what the above made in this folder"
@@ -42,6 +43,9 @@ format: $(VENV)/dev.stamp
 
 bench-lint: $(VENV)/dev.stamp
 	@$(BIN)/python -m bench.lint $(ARGS)
+
+bench-locks: $(VENV)/dev.stamp
+	@$(BIN)/python -m bench.locks $(ARGS)
 
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m bench $(ARGS)
