@@ -126,7 +126,15 @@ def test_it_goes_on_after_the_last_key_and_does_not_begin_anew(project, settings
     assert first.rows_read > last // 3
 
 
-@pytest.mark.parametrize("at", ["a page", "the stamp"])
+HOLD_KEY = """
+    CREATE FUNCTION hold_here() RETURNS trigger LANGUAGE plpgsql AS
+    $$BEGIN PERFORM pg_advisory_xact_lock(42); RETURN new; END$$;
+    CREATE TRIGGER hold BEFORE UPDATE ON migrator.backfill FOR EACH ROW
+    WHEN (new.rows_done > 20) EXECUTE FUNCTION hold_here()
+"""
+
+
+@pytest.mark.parametrize("at", ["a page", "its key", "the stamp"])
 def test_killed_anywhere_the_same_command_goes_on_and_no_row_is_updated_twice(
     project, settings, db, database_url, at
 ):
@@ -134,6 +142,11 @@ def test_killed_anywhere_the_same_command_goes_on_and_no_row_is_updated_twice(
     with psycopg.connect(database_url) as blocker:
         if at == "a page":
             blocker.execute("SELECT FROM orders WHERE order_id = 150 FOR UPDATE")
+            application = "migrator backfill"
+        elif at == "its key":
+            ledger.ensure(db)
+            db.execute(HOLD_KEY)
+            blocker.execute("SELECT pg_advisory_lock(42)")
             application = "migrator backfill"
         else:
             blocker.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
@@ -145,8 +158,8 @@ def test_killed_anywhere_the_same_command_goes_on_and_no_row_is_updated_twice(
         ) as running:
             await_(lambda: sessions(db, application, "wait_event_type = 'Lock'"), "a lock wait")
             running.send_signal(signal.SIGKILL)
-        blocker.rollback()
-    await_(lambda: not sessions(db, application), "the killed run's session at its end")
+            await_(lambda: not sessions(db, application), "the killed run's session at its end")
+        blocker.execute("SELECT pg_advisory_unlock_all()")
     assert ledger.exists(db)
     assert ledger.entries(db) == []
     assert 0 < touched(db)[1] <= ROWS
