@@ -165,6 +165,7 @@ def test_killed_anywhere_the_same_command_goes_on_and_no_row_is_updated_twice(
     assert 0 < touched(db)[1] <= ROWS
     assert up.up(settings).version == "0001"
     assert touched(db) == {1: ROWS}
+    assert state(db)[0] == ROWS
 
 
 def sessions(db, application: str, condition: str = "true") -> int:
