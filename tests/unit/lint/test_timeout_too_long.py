@@ -60,6 +60,11 @@ def test_a_plain_file_may_wait_ten_seconds_for_a_lock():
     assert lines(RULE, "SET statement_timeout = '1h'" + LOCKS) == []
 
 
+def test_the_rewrite_for_a_plain_file_is_short_not_just_allowed():
+    (found,) = findings(RULE, "SET lock_timeout = 0" + LOCKS)
+    assert found.rewrite == "SET LOCAL lock_timeout = '500ms';"
+
+
 def test_the_message_says_found_and_allowed():
     (found,) = findings(RULE, "SET lock_timeout = '90s'" + LOCKS, RUNNER, revision="0004")
     assert found.message.startswith("lock_timeout is 90 s; the longest here is 500 ms")

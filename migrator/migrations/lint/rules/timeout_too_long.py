@@ -10,6 +10,7 @@ from migrator.migrations.lint.timeouts import NAMES, Setting, said, setting
 from migrator.migrations.lint.walk import created
 
 LONGEST_LOCK_TIMEOUT_MS = 10_000
+_SAFE_MS = {"lock_timeout": 500, "statement_timeout": 60_000}
 
 
 def check(script: Script, around: Surroundings) -> Iterator[Finding]:
@@ -40,7 +41,7 @@ def _judged(statement: Statement, made: Setting, limit: float | None) -> Iterato
         if made.name == "lock_timeout"
         else "the lock is held for as long as the statement runs"
     )
-    safe = said(limit or 60_000).replace(" ", "")
+    safe = said(min(limit or 60_000, _SAFE_MS[made.name])).replace(" ", "")
     yield RULE.finding(
         f"{made.name} is {found}{allowed}: {harm}",
         f"SET LOCAL {made.name} = '{safe}';",
