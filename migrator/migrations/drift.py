@@ -70,8 +70,8 @@ def _is_left_to_others(difference: Difference) -> bool:
 
 def _drifted(difference: Difference, produced: Produced) -> Finding:
     name = f"{difference.kind} {difference.name}"
-    revision = _last_touched(difference, produced)
-    by = f"; revision {revision} last touched it" if revision else ""
+    revision, what = _last_touched(difference, produced)
+    by = f"; revision {revision} last touched {what}" if revision else ""
     if difference.facet is not None:
         found = f"{name}: {difference.facet} is {_shown(difference.live, difference.expected)}"
         expected = f"{_shown(difference.expected, difference.live)}{by}"
@@ -95,19 +95,19 @@ def _drifted(difference: Difference, produced: Produced) -> Finding:
 _NAME = re.compile(r'"((?:[^"]|"")+)"|([^".(]+)')
 
 
-def _last_touched(difference: Difference, produced: Produced) -> str | None:
+def _last_touched(difference: Difference, produced: Produced) -> tuple[str | None, str]:
+    """The newest revision on the object, else on the table it is part of; and which of the two."""
     own = _names(difference.name)[-1]
-    part_of = _names(difference.part_of or "")[1:]
-    if difference.kind == "column":
-        return produced.last_touched(*part_of, own, of_table=True) or produced.last_touched(
-            *part_of, of_table=True
-        )
+    part_of = _names(difference.part_of or "")[1:2]
     if difference.kind == "table":
-        return produced.last_touched(own, of_table=True)
-    found = produced.last_touched(own)
+        return produced.last_touched(own, of_table=True), "it"
+    if difference.kind == "column":
+        found = produced.last_touched(*part_of, own, of_table=True)
+    else:
+        found = produced.last_touched(own)
     if found is None and part_of:
-        found = produced.last_touched(*part_of, of_table=True)
-    return found
+        return produced.last_touched(*part_of, of_table=True), f"table {part_of[0]}"
+    return found, "it"
 
 
 def _names(qualified: str) -> list[str]:

@@ -185,6 +185,11 @@ def test_drift_is_told_with_the_revision_that_last_touched_it(applied, db, ddl, 
     assert (found.check, found.subject, found.revision) == ("drift", subject, revision)
 
 
+def test_where_only_the_table_is_known_to_a_revision_that_is_said(applied, db):
+    db.execute("ALTER TABLE t ADD CONSTRAINT by_hand CHECK (a > 0)")
+    assert problem(applied).expected == "it is not there; revision 0001 last touched table t"
+
+
 def test_a_difference_has_both_values_in_text_and_json(applied, db, cli):
     db.execute("ALTER TABLE t ALTER a SET DEFAULT 7")
     result = cli("verify")
@@ -328,6 +333,7 @@ def test_an_unvalidated_constraint_is_a_problem_unless_the_revisions_leave_it_so
         "0004",
         'op.execute("ALTER TABLE t ADD CONSTRAINT positive CHECK (a > 0) NOT VALID")',
         revises="0003",
+        head='phase = "contract"',
     )
     up.up(applied)
     (found,) = verify.verify(applied).findings
@@ -411,3 +417,12 @@ def test_a_second_repair_of_the_same_plan_is_refused(applied, tmp_path):
     repair.repair(applied, planned, reason="why")
     with pytest.raises(Refused, match="repaired meanwhile"):
         repair.repair(applied, planned, reason="why")
+
+
+def test_a_database_that_was_adopted_is_clean_and_its_files_are_guarded(applied, tmp_path, db, cli):
+    db.execute("DROP SCHEMA migrator CASCADE")
+    result = cli("baseline", "0003", "--yes")
+    assert result.exit_code == 0, result.stderr
+    assert problems(applied) == []
+    edit(tmp_path, "0003", "SELECT a", "SELECT a AS b")
+    assert "files" in {f.check for f in problems(applied)}
