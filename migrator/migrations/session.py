@@ -47,6 +47,7 @@ def opened(
     with engine.connect() as connection:
         event.listen(connection, "before_cursor_execute", _guard)
         event.listen(connection, "commit", _guard_commit)
+        event.listen(connection, "before_cursor_execute", _percent_signs, retval=True)
         if lookout is not None:
             _post(lookout, connection)
         yield connection
@@ -173,3 +174,16 @@ def _guard(conn: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
         conn.info[_RECORDED].append(statement)
     if scripts.controls_transaction(statement) and _UNGUARDED not in conn.info:
         raise EndsTransaction(scripts.first_line(statement))
+
+
+def _percent_signs(
+    _conn: Any, _cursor: Any, statement: str, parameters: Any, context: Any, _many: bool
+) -> tuple[str, Any]:
+    """Take a driver's SQL without parameters as asyncpg does: its percent signs mean themselves.
+
+    Psycopg would refuse such a statement, so nothing that works with psycopg is changed.
+    """
+    is_raw = context is None or context.compiled is None
+    if is_raw and not parameters and "%" in statement.replace("%%", ""):
+        return statement.replace("%", "%%"), parameters
+    return statement, parameters

@@ -397,6 +397,25 @@ def test_what_is_imported_can_register_operations(tmp_path, settings, db, monkey
 
 
 @pytest.mark.parametrize(
+    ("statement", "kept"),
+    [("SELECT format('%I', 'a')", "a"), ("SELECT '100%%'", "100%"), ("SELECT '5%s'", "5%s")],
+)
+def test_percent_signs_of_a_history_written_for_asyncpg_are_taken_as_they_are(
+    tmp_path, settings, db, statement, kept
+):
+    revisions.write(
+        tmp_path,
+        "0001",
+        f"""
+        kept = op.get_bind().exec_driver_sql({statement!r}).scalar()
+        op.execute(sa.text("CREATE TABLE kept AS SELECT CAST(:kept AS text)").bindparams(kept=kept))
+        """,
+    )
+    up.up(settings)
+    assert db.execute("SELECT * FROM kept").fetchone() == (kept,)
+
+
+@pytest.mark.parametrize(
     ("settings_file", "said"),
     [
         (
