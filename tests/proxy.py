@@ -24,6 +24,7 @@ class Proxy:
         self._open: list[tuple[bytes, socket.socket, socket.socket]] = []
         self.cut: list[str] = []
         self.refusing = False
+        self.silent = False  # the server does not hear of a cut, as when the network between fails
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut_before(self, application: str, text: str) -> None:
@@ -37,12 +38,19 @@ class Proxy:
         for startup, client, server in list(self._open):
             if application.encode() in startup:
                 self.cut.append(application)
-                _shut(client, server)
+                self._shut(client, server)
 
     def close(self) -> None:
         self._listening.close()
+        self.silent = False
         for _, client, server in list(self._open):
-            _shut(client, server)
+            self._shut(client, server)
+
+    def _shut(self, client: socket.socket, server: socket.socket) -> None:
+        for each in (client,) if self.silent else (client, server):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -65,7 +73,7 @@ class Proxy:
                         if swallowing.is_set():
                             break
                         client.sendall(data)
-                _shut(client, server)
+                self._shut(client, server)
 
             threading.Thread(target=answers, daemon=True).start()
             while data := client.recv(65536):
@@ -81,7 +89,7 @@ class Proxy:
                         return
                     break
                 server.sendall(data)
-            _shut(client, server)
+            self._shut(client, server)
 
     def _armed(self, startup: bytes, data: bytes) -> tuple[str, bytes, bool] | None:
         for cut in self._cuts:
@@ -90,13 +98,6 @@ class Proxy:
                 self.cut.append(cut[0])
                 return cut
         return None
-
-
-def _shut(*sockets: socket.socket) -> None:
-    for each in sockets:
-        with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
-        each.close()
 
 
 @contextmanager

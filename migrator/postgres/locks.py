@@ -83,8 +83,6 @@ class _Held:
 
     def _connected(self) -> Connection:
         conn = connect(self._settings, self._purpose, statement_timeout_ms=0)
-        # A statement that is repeated would become a prepared one, and so keep a portal open, too.
-        conn.prepare_threshold = None
         row = conn.execute("SELECT pg_backend_pid()").fetchone()
         assert row is not None
         self._pid: int = row[0]

@@ -144,7 +144,7 @@ def test_a_query_that_names_a_password_is_not_shown(altered, make_settings, sess
 def test_behind_a_long_transaction_nothing_is_asked_for_until_it_ends(
     altered, make_settings, session, db
 ):
-    settings = make_settings(altered, database={"long_transaction_s": 0.001})
+    settings = make_settings(altered, database={"long_transaction_s": 0.001, "deadline_s": 5})
     blocker = session()
     blocker.execute("SELECT FROM held")
     heard = []

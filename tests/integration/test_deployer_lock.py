@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from migrator.errors import Busy, Refused
-from migrator.postgres import heartbeat, ledger, locks
+from migrator.postgres import heartbeat, ledger
 from migrator.postgres.connect import connect
 from migrator.postgres.locks import deployer_lock
 
@@ -230,33 +230,15 @@ def test_a_lock_that_another_run_holds_is_not_taken_again(settings, db):
             fence.renew()
 
 
-@pytest.mark.parametrize("renewed", [False, True])
-def test_however_it_came_by_the_lock_the_holder_keeps_no_snapshot(
-    settings, db, database_url, renewed
-):
-    """Neither after many polls, which psycopg would turn into a prepared statement, nor renewed."""
-    ledger.ensure(db)
-    db.execute("INSERT INTO migrator.deployer VALUES ('deploy', 1, 'us')")
-    taken = "SELECT pg_advisory_lock(hashtextextended('migrator:lock:deploy', 0))"
-    with psycopg.connect(database_url, autocommit=True) as other:
-        other.execute(taken)
-        polls = []
-        held = locks._Held(settings, "deploy")
-        while len(polls) < 8:
-            polls.append(held.take("deploy"))
-            held.conn.rollback()
-        other.execute("SELECT pg_advisory_unlock_all()")
-        assert held.take("deploy")
-        assert polls == [False] * 8
-    if renewed:
-        held.close()
+def test_a_lock_that_was_taken_again_keeps_no_snapshot(settings, db):
+    with deployer_lock(settings, "deploy") as fence:
+        end_session(db, "migrator lock deploy")
         wait_until(lambda: not is_held(db), "the loss")
-        assert held.renewed("deploy", 1)
-    row = db.execute(
-        """SELECT state, backend_xmin FROM pg_stat_activity
-           WHERE application_name = 'migrator lock deploy' AND datname = current_database()"""
-    ).fetchone()
-    held.close()
+        fence.renew()
+        row = db.execute(
+            """SELECT state, backend_xmin FROM pg_stat_activity
+               WHERE application_name = 'migrator lock deploy' AND datname = current_database()"""
+        ).fetchone()
     assert row == ("idle in transaction", None)
 
 

@@ -5,9 +5,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 from migrator.errors import Busy, CannotConnect
 from migrator.migrations import up
+from migrator.migrations.apply import Done
 from migrator.migrations.retry import Retry
 from migrator.migrations.up import Started
-from migrator.postgres import ledger
+from migrator.postgres import ledger, locks
 from migrator.postgres.locks import deployer_lock
 from migrator.settings import load
 from tests import proxy, revisions
@@ -93,6 +94,33 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(tmp_path, through, db):
     assert done.entry == ledger.entries(db)[-1].entry
 
 
+def test_what_the_server_still_holds_of_a_cut_session_is_ended(tmp_path, through, db, monkeypatch):
+    """The network is cut in the middle of a revision, and the server has not noticed."""
+    monkeypatch.setenv("MIGRATOR_DATABASE__DEADLINE_S", "5")
+    through.silent = True
+    revisions.tables(tmp_path, 2)
+
+    def progress(step):
+        if isinstance(step, Started) and step.number == 2:
+            through.cut_before("migrator up", "COMMIT")
+
+    assert len(up.up(load(), progress=progress).applied) == 2
+    assert tables(db) == ["t1", "t2"]
+
+
+def test_the_lock_that_the_server_still_holds_for_a_cut_session_is_taken_again(
+    tmp_path, through, db
+):
+    through.silent = True
+    revisions.tables(tmp_path, 2)
+
+    def progress(step):
+        if isinstance(step, Started) and step.number == 2:
+            through.cut_now("migrator lock deploy")
+
+    assert len(up.up(through.settings, progress=progress).applied) == 2
+
+
 def test_an_index_build_that_is_cut_is_built_in_the_end(tmp_path, through, db):
     revisions.indexed(tmp_path)
 
@@ -130,8 +158,9 @@ def test_all_sessions_lost_at_once_as_by_a_restart_are_replaced_and_the_lock_wit
         if isinstance(step, Started) and step.number == 2:
             end_sessions(db, "migrator up")
             end_sessions(db, "migrator lock deploy")
-        if isinstance(step, Started) and step.number == 2:
-            assert db.execute("SELECT max(epoch) FROM migrator.deployer").fetchone() == (1,)
+            assert not locks.holders(db)
+        if isinstance(step, Done):
+            assert [holder.lock for holder in locks.holders(db)] == ["deploy"]
 
     assert len(up.up(settings, progress=progress).applied) == 2
     assert db.execute("SELECT epoch FROM migrator.deployer").fetchone() == (1,)
