@@ -284,6 +284,13 @@ BREAKS = [
         "23514",
     ),
     Case(
+        "add-check",
+        """ALTER TABLE loud ADD d text DEFAULT 'new';
+           ALTER TABLE loud ADD CONSTRAINT c CHECK (d <> 'new') NOT VALID""",
+        "INSERT INTO loud VALUES ('x')",
+        "23514",
+    ),
+    Case(
         "add-foreign-key",
         "ALTER TABLE plain ADD FOREIGN KEY (a) REFERENCES customer",
         "INSERT INTO plain VALUES (99)",

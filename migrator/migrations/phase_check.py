@@ -78,7 +78,7 @@ class Permits:
         if self.settings.release.application is None:
             self.warn(Warned(UNCHECKED))
             return frozenset()
-        with _looking(self.settings) as conn:
+        with looking(self.settings) as conn:
             seen = release.watch(conn, self.settings.release)
         if seen.is_clear:
             return frozenset()
@@ -143,7 +143,7 @@ def glance(settings: Settings) -> Seen | None:
     """One look at the releases that are connected; None where no application is set. Read-only."""
     if settings.release.application is None:
         return None
-    with _looking(settings) as conn:
+    with looking(settings) as conn:
         return release.look(conn, settings.release)
 
 
@@ -262,8 +262,8 @@ def _still_connected(seen: Seen, what: str) -> Refused:
     )
 
 
-def _looking(settings: Settings) -> Connection:
-    # Autocommit: within one transaction pg_stat_activity would go on answering the same.
+def looking(settings: Settings) -> Connection:
+    """A session in autocommit: within one transaction pg_stat_activity goes on answering the same."""
     return connect(settings, "release", autocommit=True)
 
 

@@ -271,6 +271,13 @@ def test_allowed_it_goes_on_and_the_ledger_says_so(shop, connected, db):
     assert "a session of shop-api with another version than 2" in warned.text
 
 
+def test_an_expand_behind_the_contract_did_not_need_it(tmp_path, shop, connected, db):
+    connected("shop-api/1")
+    revisions.write(tmp_path, "0003", 'op.execute("CREATE TABLE m (a int)")', revises="0002")
+    up.up(shop, allow=["old-release"], reason=WHY)
+    assert entries(db)[1:] == [("0002", ["old-release"], WHY), ("0003", None, None)]
+
+
 def test_allowed_and_not_needed_it_is_not_recorded(shop, db):
     up.up(shop, allow=["old-release"], reason=WHY)
     assert entries(db) == [("0001", None, None), ("0002", None, None)]
@@ -289,7 +296,7 @@ def test_an_old_session_that_comes_while_the_run_expands_stops_it_before_contrac
     assert columns(db) == {"a", "b"}
 
 
-def test_a_pool_that_reconnects_within_the_window_is_seen(connected, database_url):
+def test_a_pool_that_reconnects_within_the_window_is_seen(connected, settings):
     asked = []
 
     def pause(seconds: float) -> None:
@@ -298,7 +305,7 @@ def test_a_pool_that_reconnects_within_the_window_is_seen(connected, database_ur
             connected("shop-api/1")
 
     given = Release(application="shop-api", version="2", watch_s=1)
-    with psycopg.connect(database_url, autocommit=True) as conn:
+    with phase_check.looking(settings) as conn:
         assert len(release.watch(conn, given, pause=pause).old) == 1
         assert len(asked) == 3
 
