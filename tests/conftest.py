@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,9 @@ POSTGRES = os.environ.get("MIGRATOR_TEST_POSTGRES", "18")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Under xdist the controller starts the servers, and its workers inherit where they are."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # Started in the background of a shell; the commands under test must hear Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     workers = getattr(config.option, "numprocesses", None)
     if workers and not hasattr(config, "workerinput") and not _unit_only(config):
         sandbox = start_sandbox(kind=KIND, postgres=POSTGRES)

@@ -43,11 +43,12 @@ def write(
     return path
 
 
-def chain(root: Path, *revisions: tuple[str, str, str]) -> None:
+def chain(root: Path, *revisions: tuple[str, str, str], phase: str = "expand") -> None:
     """Write (id, upgrade, rollback script) one after the other, each revising the one before."""
     revises = None
     for revision, upgrade, rollback in revisions:
-        write(root, revision, upgrade, revises=revises, rollback=rollback)
+        head = f"phase = {phase!r}"
+        write(root, revision, upgrade, revises=revises, rollback=rollback, head=head)
         revises = revision
 
 

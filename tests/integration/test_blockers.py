@@ -95,7 +95,8 @@ def test_a_wait_too_short_to_be_watched_still_names_the_holder(altered, make_set
 
 def test_who_waits_for_a_row_is_told_who_holds_it(tmp_path, settings, session, db):
     db.execute("CREATE TABLE held (a int); INSERT INTO held VALUES (1)")
-    revisions.chain(tmp_path, ("0001", 'op.execute("UPDATE held SET a = 2")', "SELECT 1;"))
+    update = ("0001", 'op.execute("UPDATE held SET a = 2")', "SELECT 1;")
+    revisions.chain(tmp_path, update, phase="contract")
     db.execute("GRANT ALL ON held TO PUBLIC")
     blocker = session()
     blocker.execute("UPDATE held SET a = 3")
@@ -383,6 +384,7 @@ def test_validating_a_constraint_has_the_timeout_of_what_blocks_nobody(tmp_path,
             """,
             "SELECT 1;",
         ),
+        phase="contract",
     )
     up.up(settings)
     assert dict(db.execute("SELECT * FROM seen").fetchall()) == {
@@ -413,6 +415,7 @@ def test_after_a_lock_that_blocks_others_the_usual_timeout_holds(tmp_path, make_
             """,
             "SELECT 1;",
         ),
+        phase="contract",
     )
     up.up(settings)
     assert db.execute("SELECT * FROM seen").fetchall() == [("7s",)]
