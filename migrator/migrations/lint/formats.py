@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
 
+from migrator.migrations.hazards import HAZARDS
 from migrator.migrations.lint import registry
 from migrator.migrations.lint.linter import Linted
 from migrator.migrations.lint.model import Finding
@@ -69,6 +70,8 @@ def _sql(linted: Linted, finding: Finding) -> str | None:
 
 def page(rule: str) -> str:
     """The page of the docs that explains the rule."""
+    if rule in HAZARDS:
+        return "docs/phases.md"
     return f"docs/lint/{rule}.md" if rule in registry.own() else "docs/lint.md"
 
 

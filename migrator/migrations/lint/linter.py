@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from migrator.migrations import phase
+from migrator.migrations.hazards import HAZARDS
 from migrator.migrations.lint import ignores, registry, squawk
 from migrator.migrations.lint.ignores import Ignored
 from migrator.migrations.lint.model import Finding, Surroundings
@@ -16,6 +18,7 @@ from migrator.migrations.lint.weight import weigh
 SYNTAX = "syntax-error"
 NOT_KNOWN = "sql-not-known"
 _CAPTURE = "-- or let a copy of the database answer: migrator lint --capture"
+_UNPROVEN = "-- up takes an expand revision of this kind with --allow not-provable only"
 _ORDER = {"error": 0, "warning": 1, "notice": 2}
 
 
@@ -30,7 +33,7 @@ class Linted:
 
 def rules() -> frozenset[str]:
     """Every rule id that a finding may have and an ignore may name."""
-    return frozenset({*registry.own(), *RULES, SYNTAX})
+    return frozenset({*registry.own(), *RULES, *HAZARDS, SYNTAX})
 
 
 def lint(source: Source, around: Surroundings, *, pg_version: str | None = None) -> Linted:
@@ -52,12 +55,17 @@ def lint(source: Source, around: Surroundings, *, pg_version: str | None = None)
 def without_doubles(
     source: Source, own: Iterable[Finding], theirs: Iterable[Finding]
 ) -> list[Finding]:
-    """Squawk's findings but for those whose hazard an own rule has named on the same statement."""
+    """Squawk's findings but for those whose hazard an own rule has named on the same statement.
+
+    What the list of phases says of a statement stands for all that squawk says of the kind.
+    """
     said = {(found.rule, _statement(source, found)) for found in own}
+    proven = {at for rule, at in said if rule in HAZARDS and HAZARDS[rule].breaks}
     return [
         found
         for found in theirs
         if not any((rule, _statement(source, found)) in said for rule in RULES[found.rule].own)
+        and not (found.category == "compat" and _statement(source, found) in proven)
     ]
 
 
@@ -74,7 +82,11 @@ def _own(source: Source, around: Surroundings) -> Iterator[Finding]:
             if found.rule != NOT_KNOWN:
                 yield found
             elif source.problem is None:
-                yield replace(found, rewrite=f"{found.rewrite}\n{_CAPTURE}")
+                unproven = f"\n{_UNPROVEN}" if source.script.phase == "expand" else ""
+                yield replace(found, rewrite=f"{found.rewrite}\n{_CAPTURE}{unproven}")
+
+    if source.script.analysable and source.script.phase == "expand":
+        yield from phase.findings(source.script)
 
 
 def _syntax_error(problem: NotSQL) -> Finding:

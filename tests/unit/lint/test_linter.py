@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from migrator.migrations import history
+from migrator.migrations.hazards import HAZARDS
 from migrator.migrations.lint import linter, registry
 from migrator.migrations.lint.model import Finding, Rule, Surroundings
 from migrator.migrations.lint.source import from_revision, from_sql
+from migrator.migrations.lint.squawk_rules import RULES
 from migrator.migrations.lint.weight import weigh
 from migrator.settings import Settings
 from tests import revisions
@@ -120,3 +122,22 @@ def test_a_file_whose_first_line_says_autocommit_is_no_transaction():
     drop = "DROP INDEX CONCURRENTLY IF EXISTS i;"
     assert from_sql(f"-- migrator: autocommit\n{drop}", "x.sql").script.in_transaction is False
     assert from_sql(drop, "x.sql").script.in_transaction is True
+
+
+def test_what_breaks_the_running_release_is_an_error_of_an_expand_revision_once():
+    (finding,) = lint("ALTER TABLE t DROP COLUMN a;", phase="expand")
+    assert (finding.rule, finding.severity) == ("drop-column", "error")
+    assert "42703" in finding.message
+
+
+def test_what_squawk_says_of_locks_stays_beside_the_phases():
+    found = lint("ALTER TABLE t ALTER COLUMN a SET NOT NULL;", phase="expand")
+    assert {"set-not-null", "adding-not-nullable-field"} <= {each.rule for each in found}
+
+
+def test_sql_without_a_phase_is_not_held_to_one():
+    assert "drop-column" not in {each.rule for each in lint("ALTER TABLE t DROP COLUMN a;")}
+
+
+def test_no_two_rules_share_a_name():
+    assert set(HAZARDS).isdisjoint({*registry.own(), *RULES})
