@@ -59,6 +59,7 @@ def plan(settings: Settings) -> Export:
     """
     with connect(settings, "export") as conn:
         conn.read_only = True
+        ledger.refuse_older(conn)
         state = applied.read(conn, settings.migrations)
         target = _target(conn, settings) if state.standing else None
     made: list[Script] = []

@@ -13,10 +13,9 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
@@ -24,6 +23,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from migrator.errors import MigratorError, Refused
+from migrator.postgres import layout
 from migrator.postgres.connect import Connection
 
 FORMAT = 1
@@ -74,39 +74,59 @@ class Entry(NewEntry):
 
 
 def ensure(conn: Connection) -> None:
-    """Create schema `migrator` where it is absent; idempotent, safe beside another starter.
+    """Create schema `migrator` where it is absent, and complete it where its layout is an older one.
+
+    Idempotent, safe beside another starter; entries stay as they are.
 
     Raises:
-        Refused: the database's ledger is of a newer format than this migrator knows.
+        Refused: the ledger is of a newer format than this migrator knows, or the role may not
+            complete it.
     """
     with conn.transaction():
-        if exists(conn):
+        if not layout.lacking(_held(conn)):
             return
         conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('migrator:ledger', 0))")
-        if not exists(conn):
-            conn.execute(files("migrator.postgres").joinpath("sql/ledger.sql").read_bytes())
+        held = _held(conn)
+        if layout.lacking(held):
+            layout.complete(conn, held)
 
 
 def exists(conn: Connection) -> bool:
-    """Whether this database has a ledger; read-only.
+    """Whether this database has a ledger, of this layout or an older one; read-only.
 
     Raises:
         Refused: it is of a newer format than this migrator knows.
     """
-    # Not to_regclass: a session that has once seen nothing there may go on answering so.
-    found = conn.execute(
-        "SELECT FROM pg_tables WHERE schemaname = 'migrator' AND tablename = 'format'"
-    ).fetchone()
-    if found is None:
-        return False
+    return "format" in _held(conn)
+
+
+def refuse_older(conn: Connection) -> None:
+    """Refuse a ledger that lacks what this migrator writes; read-only.
+
+    Raises:
+        Refused: it is of an older layout, or of a newer format.
+    """
+    held = _held(conn)
+    if "format" in held and (lacking := layout.lacking(held)):
+        raise Refused(
+            f"the ledger is of an older layout, which lacks {', '.join(lacking)}",
+            expected="the layout that this migrator writes",
+            next_step="run migrator up once: it adds what is lacking",
+        )
+
+
+def _held(conn: Connection) -> layout.Columns:
+    held = layout.present(conn)
+    if "format" not in held:
+        return held
     version = conn.execute("SELECT max(version) FROM migrator.format").fetchone()
-    if version is not None and version[0] > FORMAT:
+    if version is not None and (version[0] or 0) > FORMAT:
         raise Refused(
             f"the ledger is of format {version[0]}",
             expected=f"format {FORMAT}, the newest that this migrator knows",
             next_step="use the migrator that the newer release deploys with",
         )
-    return True
+    return held
 
 
 def append(conn: Connection, new: NewEntry) -> int:
@@ -135,23 +155,49 @@ _INSERT = (
 
 
 def entries(conn: Connection) -> list[Entry]:
-    """Every entry, oldest first; an empty list where there is no ledger. Read-only."""
-    if not exists(conn):
+    """Every entry, oldest first; an empty list where there is no ledger. Read-only.
+
+    What an older layout has no column for is None.
+
+    Raises:
+        Refused: the ledger is of a newer format, or lacks what every layout has.
+    """
+    held = _held(conn)
+    if "format" not in held:
         return []
-    columns = ", ".join(f.name for f in fields(Entry))
+    there = held.get("ledger", frozenset())
+    if lost := [f.name for f in fields(Entry) if f.default is MISSING and f.name not in there]:
+        raise Refused(
+            f"the ledger is damaged: migrator.ledger has no column {', '.join(lost)}",
+            expected="the columns that docs/ledger.md describes",
+            next_step="restore schema migrator from a backup; somebody has changed it by hand",
+        )
+    columns = ", ".join(f.name for f in fields(Entry) if f.name in there)
     query = f"SELECT {columns} FROM migrator.ledger ORDER BY entry"  # noqa: S608 - our own names
     with conn.cursor(row_factory=class_row(Entry)) as cursor:
         return cursor.execute(query.encode()).fetchall()
 
 
-def chain(previous: str, new: NewEntry) -> str:
+def chain(previous: str, new: NewEntry, *, without: Iterable[str] = ()) -> str:
     """The hash of an entry: of the one before it and of everything the entry says."""
-    return hashlib.sha256(f"{previous}\n{said(new)}".encode()).hexdigest()
+    return hashlib.sha256(f"{previous}\n{said(new, without=without)}".encode()).hexdigest()
 
 
-def said(new: NewEntry) -> str:
+# The columns that the first layout had not: an entry written under it says nothing of them.
+ADDED = ("allowed", "lock_wait_ms", "retries", "sql_hash")
+
+
+def _is_edited(entry: Entry) -> bool:
+    hashes = {chain(entry.previous_hash, entry)}
+    if all(getattr(entry, name) is None for name in ADDED):
+        hashes.add(chain(entry.previous_hash, entry, without=ADDED))
+    return entry.entry_hash not in hashes
+
+
+def said(new: NewEntry, *, without: Iterable[str] = ()) -> str:
     """What an entry says, as the JSON text that its hash is made of."""
-    columns = {f.name: getattr(new, f.name) for f in fields(NewEntry)}
+    names = {f.name for f in fields(NewEntry)}.difference(without)
+    columns = {name: getattr(new, name) for name in names}
     return json.dumps(columns, sort_keys=True, default=str, ensure_ascii=True)
 
 
@@ -169,7 +215,7 @@ def broken_links(chained: Iterable[Entry]) -> list[BrokenLink]:
     broken = []
     previous = ""
     for entry in chained:
-        is_edited = chain(entry.previous_hash, entry) != entry.entry_hash
+        is_edited = _is_edited(entry)
         follows_another = entry.previous_hash != previous
         if is_edited or follows_another:
             broken.append(BrokenLink(entry, is_edited, follows_another))

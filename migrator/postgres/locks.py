@@ -180,7 +180,9 @@ class Holder:
 
 _HOLDERS = """
 SELECT d.lock, d.holder, d.since,
-       extract(epoch FROM clock_timestamp() - d.heartbeat_at)::float8 AS heartbeat_age_s
+       -- An older layout has no heartbeat_at.
+       extract(epoch FROM clock_timestamp() - coalesce(
+           (to_jsonb(d) ->> 'heartbeat_at')::timestamptz, d.since))::float8 AS heartbeat_age_s
 FROM migrator.deployer AS d
 """
 _IS_HELD = """

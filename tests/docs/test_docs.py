@@ -215,7 +215,7 @@ def ledger() -> list[tuple[str, str]]:
     """Every (table, column) of ledger.sql."""
     found = []
     for name, body in re.findall(
-        r"^CREATE TABLE (migrator\.\w+) \((.*?)\);$",
+        r"^CREATE TABLE IF NOT EXISTS (migrator\.\w+) \((.*?)\);$",
         LEDGER_SQL.read_text(),
         re.DOTALL | re.MULTILINE,
     ):

@@ -1,11 +1,12 @@
 -- What migrator keeps in the database it serves. Format 1; docs/ledger.md describes every column.
+-- Run anew on an older layout it makes the tables that this one lacks; layout.py adds the columns.
 CREATE SCHEMA IF NOT EXISTS migrator;
 COMMENT ON SCHEMA migrator IS 'The ledger of migrator: what was applied, built and undone';
 
-CREATE TABLE migrator.format (version int PRIMARY KEY);
-INSERT INTO migrator.format VALUES (1);
+CREATE TABLE IF NOT EXISTS migrator.format (version int PRIMARY KEY);
+INSERT INTO migrator.format VALUES (1) ON CONFLICT DO NOTHING;
 
-CREATE TABLE migrator.ledger (
+CREATE TABLE IF NOT EXISTS migrator.ledger (
     entry           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     act             text NOT NULL CHECK (act IN ('up', 'baseline', 'rollback', 'repair',
                                                 'cut-over', 'swap-back')),
@@ -37,7 +38,7 @@ CREATE TABLE migrator.ledger (
     CHECK (undoes IS NULL AND allowed IS NULL AND act <> 'repair' OR reason <> '')
 );
 
-CREATE TABLE migrator.deployer (
+CREATE TABLE IF NOT EXISTS migrator.deployer (
     lock         text PRIMARY KEY,
     epoch        bigint NOT NULL,
     holder       text NOT NULL,
@@ -45,7 +46,7 @@ CREATE TABLE migrator.deployer (
     heartbeat_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
-CREATE TABLE migrator.build (
+CREATE TABLE IF NOT EXISTS migrator.build (
     build           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     projection      text NOT NULL,
     state           text NOT NULL CHECK (state IN ('created', 'replaying', 'loaded', 'verified',
@@ -60,9 +61,9 @@ CREATE TABLE migrator.build (
     created_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_at      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE UNIQUE INDEX build_one_live ON migrator.build (projection) WHERE state = 'live';
+CREATE UNIQUE INDEX IF NOT EXISTS build_one_live ON migrator.build (projection) WHERE state = 'live';
 
-CREATE TABLE migrator.position (
+CREATE TABLE IF NOT EXISTS migrator.position (
     build       bigint NOT NULL REFERENCES migrator.build,
     topic       text NOT NULL,
     partition   int NOT NULL,
@@ -75,7 +76,7 @@ CREATE TABLE migrator.position (
     PRIMARY KEY (build, topic, partition)
 );
 
-CREATE TABLE migrator.backfill (
+CREATE TABLE IF NOT EXISTS migrator.backfill (
     backfill        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name            text NOT NULL,
     revision        text,
@@ -92,4 +93,4 @@ CREATE TABLE migrator.backfill (
     changed_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at     timestamptz
 );
-CREATE UNIQUE INDEX backfill_one_unfinished ON migrator.backfill (name) WHERE finished_at IS NULL;
+CREATE UNIQUE INDEX IF NOT EXISTS backfill_one_unfinished ON migrator.backfill (name) WHERE finished_at IS NULL;
