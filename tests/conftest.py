@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +124,32 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
         return result
 
     return run
+
+
+@pytest.fixture
+def start_up() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`start_up(MIGRATOR_...="1")`: `migrator --json up` as a process, which does not outlive the test.
+
+    No transaction is long to it: on a loaded machine the test's own would become so meanwhile.
+    """
+    started = []
+
+    def start(**environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "migrator", "--json", "up"],
+            env={**os.environ, "MIGRATOR_DATABASE__LONG_TRANSACTION_S": "600", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
 @pytest.fixture

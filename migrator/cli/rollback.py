@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from migrator.cli import waits
 from migrator.cli.context import App, pass_app
 
 if TYPE_CHECKING:
-    from migrator.deploy.rollback import Plan, RolledBack
+    from migrator.deploy.rollback import Plan, RolledBack, Step
     from migrator.postgres.ledger import Entry
 
 
@@ -74,9 +75,19 @@ def command(
     reason = _reason(app, reason)
     app.confirm("Undo this?", yes=yes)
     done = rollback.rollback(
-        app.settings, planned, reason=reason, undone=lambda e: app.say(f"undone: {_named(e)}")
+        app.settings, planned, reason=reason, progress=lambda step: _say(app, step)
     )
     app.emit({**asdict(planned), "run": str(done.run), "reason": reason}, _done(done))
+
+
+def _say(app: App, step: Step) -> None:
+    from migrator.postgres.ledger import Entry
+
+    if isinstance(step, Entry):
+        app.say(f"undone: {_named(step)}")
+        return
+    for line in waits.lines(step):
+        app.say(line)
 
 
 def _export(app: App, folder: Path, *, dry_run: bool) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from migrator.cli import waits
 from migrator.cli.context import App, pass_app
 from migrator.cli.filling import FillingLines
 
@@ -79,19 +79,9 @@ def _say(app: App, lines: FillingLines, step: Any, warnings: list[str]) -> None:
     from migrator.migrations.up import Waiting
 
     match step:
-        case Waiting(holder):
-            app.say(f"waiting for another run to end: {holder}")
-        case Retry(revision, attempt, cause, pause_s, blockers, lost):
-            met = "lost its connection" if lost else "met a lock"
-            app.say(f"{revision} {met}: {cause}; retry {attempt} in {pause_s:.1f} s")
-            _say_each(app, "in the way", blockers)
-        case HeldOff(revision, blockers):
-            app.say(
-                f"{revision} waits before it asks for its locks: who reads would queue behind it"
-            )
-            _say_each(app, "in the way", blockers)
-        case Killed(revision, ended):
-            _say_each(app, f"{revision} --kill-blockers", ended)
+        case Waiting() | Retry() | HeldOff() | Killed():
+            for line in waits.lines(step):
+                app.say(line)
         case Warned(text):
             warnings.append(text)
             app.say(f"warning: {text}")
@@ -101,11 +91,6 @@ def _say(app: App, lines: FillingLines, step: Any, warnings: list[str]) -> None:
             tries = {0: "", 1: ", 1 retry"}.get(step.retries, f", {step.retries} retries")
             message = f": {step.message}" if step.message else ""
             app.say(f"{step.revision} applied in {step.duration_ms} ms{tries}{message}")
-
-
-def _say_each(app: App, what: str, each: Iterable[Any]) -> None:
-    for one in each:
-        app.say(f"  {what}: {one}")
 
 
 def _text(outcome: Outcome) -> str:

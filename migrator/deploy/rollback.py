@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID, uuid4
 
 from migrator.errors import Refused, UsageError
@@ -22,7 +22,11 @@ from migrator.projections.build import Build
 from migrator.projections.swap import Move, Swapped
 
 if TYPE_CHECKING:
+    from migrator.migrations.retry import HeldOff, Killed, Retry
+    from migrator.migrations.up import Waiting
     from migrator.settings import Settings
+
+Step: TypeAlias = "Entry | Waiting | Retry | HeldOff | Killed"
 
 
 @dataclass(frozen=True)
@@ -160,9 +164,11 @@ def rollback(
     planned: Plan,
     *,
     reason: str,
-    undone: Callable[[Entry], None] = lambda _entry: None,
+    progress: Callable[[Step], None] = lambda _step: None,
 ) -> RolledBack:
-    """Carry the plan out and record it with its reason; `undone` hears each entry as it is undone.
+    """Carry the plan out and record it with its reason.
+
+    `progress` hears each entry as it is undone, and whom a revision waits for meanwhile.
 
     Projections swap back at one instant, or not at all. Revisions are undone one by one, newest
     first, each in its own transaction; after a failure the same command goes on with what is left.
@@ -173,18 +179,22 @@ def rollback(
     """
     if not reason.strip():
         raise UsageError("a rollback needs a reason", expected='--reason "why"')
+    from migrator.migrations.up import Waiting
+
     run = uuid4()
-    with deployer_lock(settings, "deploy") as fence:
+    with deployer_lock(
+        settings, "deploy", waiting=lambda holder: progress(Waiting(holder))
+    ) as fence:
         if planned.is_of_projections:
             swapped = _swap_back(settings, planned, run, reason)
             for entry in planned.entries:
-                undone(entry)
+                progress(entry)
             return RolledBack(run, planned.entries, swapped)
         from migrator.migrations import undo
 
         for entry in planned.entries:
-            undo.undo_revision(settings, entry, reason=reason, run=run, fence=fence)
-            undone(entry)
+            undo.undo_revision(settings, entry, reason=reason, run=run, fence=fence, told=progress)
+            progress(entry)
     return RolledBack(run, planned.entries, None)
 
 

@@ -10,7 +10,6 @@ import pytest
 from migrator.errors import MigratorError
 from migrator.migrations import up
 from tests import revisions
-from tests.integration.test_up import start_up
 
 
 @pytest.fixture
@@ -106,7 +105,7 @@ def test_a_server_that_turns_read_only_half_way_says_so(tmp_path, settings, db):
 
 @pytest.mark.parametrize("step", ["drop", "create"])
 def test_killed_at_that_step_of_an_index_the_next_run_finishes(
-    tmp_path, settings, database_url, db, step
+    tmp_path, settings, start_up, database_url, db, step
 ):
     """An INVALID index is there first, so that the run drops it, then builds it anew."""
     revisions.indexed(tmp_path, unique=True)

@@ -11,6 +11,7 @@ from migrator.errors import Busy, UsageError
 from migrator.migrations import up
 from migrator.migrations.retry import HeldOff, Killed, Retry
 from migrator.postgres import ledger
+from migrator.postgres.locks import deployer_lock
 from tests import revisions
 
 
@@ -451,3 +452,54 @@ def test_readers_go_on_reading_between_the_attempts(altered, make_settings, sess
     assert attempts[0] == 4
     assert reads_at == sorted(set(reads_at)), "a pause in which nobody could read"
     assert has_column(db)
+
+
+# Going back
+
+
+@pytest.fixture
+def undoable(tmp_path, settings, db):
+    """Revision 0001 is applied; its rollback script needs a lock on table held."""
+    db.execute("CREATE TABLE held (a int)")
+    revisions.chain(
+        tmp_path,
+        ("0001", 'op.execute("ALTER TABLE held ADD b int")', "ALTER TABLE held DROP b;"),
+    )
+    up.up(settings)
+    return settings
+
+
+def test_a_rollback_shows_its_retries_and_who_was_in_the_way(
+    undoable, cli, session, db, monkeypatch
+):
+    monkeypatch.setenv("MIGRATOR_DATABASE__LOCK_TIMEOUT_MS", "20")
+    monkeypatch.setenv("MIGRATOR_DATABASE__DEADLINE_S", "1")
+    blocker = session()
+    blocker.execute("SELECT FROM held")
+    result = cli("rollback", "--reason", "it was wrong", "--yes")
+    assert result.exit_code == Busy.exit_code
+    assert "0001 met a lock: canceling statement due to lock timeout; retry 1" in result.stdout
+    assert f"  in the way: session {blocker.info.backend_pid}" in result.stdout
+    assert has_column(db)
+
+
+def test_a_rollback_shows_that_it_holds_off_behind_a_long_transaction(
+    undoable, cli, session, db, monkeypatch
+):
+    monkeypatch.setenv("MIGRATOR_DATABASE__LONG_TRANSACTION_S", "0.001")
+    monkeypatch.setenv("MIGRATOR_DATABASE__DEADLINE_S", "0.5")
+    blocker = session()
+    blocker.execute("SELECT FROM held")
+    result = cli("rollback", "--reason", "it was wrong", "--yes")
+    assert result.exit_code == Busy.exit_code
+    assert "0001 waits before it asks for its locks" in result.stdout
+    assert f"  in the way: session {blocker.info.backend_pid}" in result.stdout
+    assert has_column(db)
+
+
+def test_a_rollback_shows_the_run_that_it_waits_for(undoable, cli, monkeypatch):
+    monkeypatch.setenv("MIGRATOR_DATABASE__DEADLINE_S", "0.5")
+    with deployer_lock(undoable, "deploy"):
+        result = cli("rollback", "--reason", "it was wrong", "--yes")
+    assert result.exit_code == Busy.exit_code
+    assert "waiting for another run to end:" in result.stdout
