@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from migrator.projections.events import Event as Event
     from migrator.projections.events import Meta as Meta
     from migrator.projections.events import Tombstone as Tombstone
+    from migrator.projections.events import upcast as upcast
 
 _HOMES = {
     "backfill": "migrator.migrations.backfill",
@@ -27,6 +28,7 @@ _HOMES = {
     "Event": "migrator.projections.events",
     "Meta": "migrator.projections.events",
     "Tombstone": "migrator.projections.events",
+    "upcast": "migrator.projections.events",
 }
 
 

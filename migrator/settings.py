@@ -135,6 +135,7 @@ class Topic(_Section):
     type: Place = "type"
     id: Place = "id"
     time: Place | None = None
+    version: Place = "version"
     payload: str = Field("data", min_length=1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -21,10 +21,25 @@ class Envelope(NamedTuple):
     id: str | int | None
     time: datetime | None  # None: the record's own timestamp counts
     payload: Any  # msgspec.Raw or bytes: JSON text, not yet decoded
+    version: int | None = None  # None: nobody asked, since no event class says a version
+
+
+class Versioned(NamedTuple):
+    """A payload with its version: what an Envelope holds where event classes say versions."""
+
+    payload: Any
+    version: int
 
 
 class NoEnvelope(Exception):
-    """A record that does not have the topic's envelope; the message says what is missing."""
+    """A record that cannot be read as an event; the message says what is missing.
+
+    `next_step` says what to do about it, where that is not to correct the class or the settings.
+    """
+
+    def __init__(self, said: str, *, next_step: str = "") -> None:
+        super().__init__(said)
+        self.next_step = next_step
 
 
 Headers = Callable[[], list[tuple[str, bytes]] | None]
@@ -35,14 +50,18 @@ class Opener:
 
     Where every part lies in the JSON envelope, `plain` alone does it: it takes the value and gives
     an object like an Envelope, and raises msgspec's own errors. Else it is None, and `open` does.
+    Versions are looked at, by `open`, where one of the `events`, the classes, is newer than 1.
     """
 
-    def __init__(self, topic: Topic) -> None:
+    def __init__(self, topic: Topic, events: Iterable[type] = ()) -> None:
         self._topic = topic
-        self._fields = _fields(topic)
+        self._is_versioned = any(getattr(event, "__event_version__", 1) > 1 for event in events)
+        self._fields = _fields(topic, is_versioned=self._is_versioned)
         self._decode = _decoder(self._fields).decode if self._fields else None
         placed_elsewhere = topic.time is not None and "time" not in self._fields
-        is_plain = {"type", "id", "payload"} <= set(self._fields) and not placed_elsewhere
+        is_plain = {"type", "id", "payload"} <= set(self._fields) and not (
+            placed_elsewhere or self._is_versioned
+        )
         self.plain: Callable[[bytes], Any] | None = self._decode if is_plain else None
 
     def open(self, value: bytes, headers: Headers) -> Envelope:
@@ -59,22 +78,41 @@ class Opener:
         event_type = found.type if "type" in fields else _header(headers(), topic.type)
         if event_type is None:
             raise NoEnvelope(f"the record has no {topic.type}")
+        payload, version = found.payload if "payload" in fields else value, None
+        if self._is_versioned:
+            said = found.version if "version" in fields else _header(headers(), topic.version)
+            version = _version(said, topic.version)
+            payload = Versioned(payload, version)
         return Envelope(
             type=event_type,
             id=found.id if "id" in fields else _header(headers(), topic.id),
             time=found.time if "time" in fields else _header_time(headers, topic.time),
-            payload=found.payload if "payload" in fields else value,
+            payload=payload,
+            version=version,
         )
 
 
-def _fields(topic: Topic) -> dict[str, str]:
+def _fields(topic: Topic, *, is_versioned: bool) -> dict[str, str]:
     """Which parts lie in the JSON envelope, and under which field."""
     places = {"type": topic.type, "id": topic.id, "time": topic.time, "payload": topic.payload}
+    if is_versioned:
+        places["version"] = topic.version
     return {
         part: place
         for part, place in places.items()
         if place is not None and not place.startswith(HEADER) and place != WHOLE
     }
+
+
+def _version(said: int | str | None, place: str) -> int:
+    """A record without a version is of the first: it was written before there were any."""
+    if said is None:
+        return 1
+    if isinstance(said, str) and said.isascii() and said.isdigit():
+        said = int(said)
+    if isinstance(said, str) or said < 1:
+        raise NoEnvelope(f"{place} is no version: {said!r}, expected a whole number, from 1")
+    return said
 
 
 def _decoder(fields: dict[str, str]) -> msgspec.json.Decoder[Any]:
@@ -83,6 +121,7 @@ def _decoder(fields: dict[str, str]) -> msgspec.json.Decoder[Any]:
         "id": (str | int | None, None),
         "time": (datetime | None, None),
         "payload": (msgspec.Raw, msgspec.NODEFAULT),
+        "version": (int | str | None, None),
     }
     struct = msgspec.defstruct(
         "Envelope",
@@ -114,8 +153,3 @@ def _header_time(
         return None if said is None else datetime.fromisoformat(said)
     except ValueError:
         raise NoEnvelope(f"{place} is no ISO 8601 time: {said!r}") from None
-
-
-def payload_decoder(event: type) -> Callable[[Any], Any]:
-    """Make the function that decodes a payload into `event`; it raises msgspec.ValidationError."""
-    return msgspec.json.Decoder(event).decode

@@ -19,8 +19,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SAWarning, SQLAlchemyError
 from sqlalchemy.orm import configure_mappers, registry
 
-from migrator.errors import UsageError
-from migrator.projections.events import TOMBSTONE, Tombstone, type_of
+from migrator.projections.events import TOMBSTONE, DefinitionError, Tombstone, types_of
 
 # PostgreSQL's own names, so that a table that was once made by hand keeps them.
 NAMING = {
@@ -44,12 +43,6 @@ TYPES: dict[Any, Any] = {
 KEY_TYPES: dict[type, Callable[[str], Hashable]] = {str: str, int: int, UUID: UUID}
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class DefinitionError(UsageError):
-    """A projection's class says something that cannot be built."""
-
-    code = "definition"
 
 
 @dataclass(frozen=True)
@@ -164,7 +157,7 @@ class Projection:
             parse_key=_key_parser(cls, table, key, co_partitioned=co_partitioned),
             co_partitioned=co_partitioned,
             handlers=_handlers(cls),
-            ignores=frozenset(e if isinstance(e, str) else type_of(e) for e in cls.ignores),
+            ignores=frozenset(name for e in cls.ignores for name in _type_names(e)),
             checks=tuple(member for _, member in _members(cls) if isinstance(member, Check)),
         )
 
@@ -229,17 +222,22 @@ def _members(cls: type[Projection]) -> list[tuple[str, Any]]:
     return list(seen.items())
 
 
+def _type_names(event: type | str) -> tuple[str, ...]:
+    return (event,) if isinstance(event, str) else types_of(event)
+
+
 def _handlers(cls: type[Projection]) -> dict[str, Handler]:
     handlers: dict[str, Handler] = {}
     for name, member in _members(cls):
         for event in getattr(member, "__migrator_on__", ()):
             handler = _handler(cls, name, event, member)
-            if type_of(event) in handlers:
-                raise DefinitionError(
-                    f"projection {cls.__name__} folds {type_of(event)} twice",
-                    expected="one handler an event",
-                )
-            handlers[type_of(event)] = handler
+            for event_type in types_of(event):
+                if event_type in handlers:
+                    raise DefinitionError(
+                        f"projection {cls.__name__} folds {event_type} twice",
+                        expected="one handler an event",
+                    )
+                handlers[event_type] = handler
     if not handlers.keys() - {TOMBSTONE}:
         raise DefinitionError(
             f"projection {cls.__name__} folds no event", expected="a method with @on(SomeEvent)"
@@ -248,7 +246,7 @@ def _handlers(cls: type[Projection]) -> dict[str, Handler]:
 
 
 def _handler(cls: type[Projection], name: str, event: type, function: Any) -> Handler:
-    if event is not Tombstone and not hasattr(event, "__event_type__"):
+    if event is not Tombstone and not hasattr(event, "__event_types__"):
         raise DefinitionError(
             f"@on({getattr(event, '__name__', event)}) of {cls.__name__}.{name} is no event",
             expected="a subclass of migrator.Event, or Tombstone",

@@ -1,7 +1,7 @@
 """The hash of a definition: of its class and of all the user's code that the class names.
 
-Handlers, event classes, columns, indexes, helper functions and constants count, through any number
-of the user's own modules; comments, docstrings, formatting, checks and third-party packages do not.
+Handlers, event classes, their upcasters, columns, indexes, helper functions and constants count,
+through any number of the user's own modules; comments, docstrings, formatting, checks and third-party packages do not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
+from migrator.projections.events import EventClass, upcasters_of
 from migrator.source import source_hash
 
 Named = dict[str, list[ast.stmt]]
@@ -47,6 +48,15 @@ class _Closure:
                 for part in ast.walk(folds):
                     if isinstance(part, ast.Name):
                         self.take(module, part.id)
+        self._take_upcasters(getattr(module, name, None))
+
+    def _take_upcasters(self, event: object) -> None:
+        """They name their event, and it does not name them."""
+        if isinstance(event, EventClass):
+            for upcaster in upcasters_of(event).values():
+                source = importlib.import_module(upcaster.__module__)
+                if self._is_ours(source):
+                    self.take(source, upcaster.__name__)
 
     def _follow(self, module: ModuleType, node: ast.ImportFrom, name: str) -> None:
         original = next(a.name for a in node.names if (a.asname or a.name) == name)

@@ -15,10 +15,11 @@ import msgspec
 from confluent_kafka import Message
 
 from migrator.errors import MigratorError, Refused
-from migrator.kafka.decode import Envelope, NoEnvelope, Opener, payload_decoder
+from migrator.kafka.decode import Envelope, NoEnvelope, Opener
 from migrator.projections.definition import Definition
 from migrator.projections.events import TOMBSTONE, Meta
 from migrator.projections.fold import Fold, NoKey, RawKey, Step, Unhandled
+from migrator.projections.payload import payload_decoder
 from migrator.settings import Topic
 
 Route = tuple[tuple[Callable[[Any], Any], tuple[Step, ...]], ...]
@@ -30,7 +31,7 @@ class PartitionFold:
     def __init__(self, topic: Topic, definitions: Sequence[Definition]) -> None:
         self.folds = [Fold(definition, _meta) for definition in definitions]
         self.events = 0
-        self._opener = Opener(topic)
+        self._opener = Opener(topic, {e for each in definitions for e in each.event_classes})
         self._routes: dict[str, Route] = {}
 
     def apply(self, records: Sequence[Message]) -> None:
@@ -70,7 +71,11 @@ class PartitionFold:
             if step is not None:
                 handler = fold.definition.handlers[event_type]
                 steps.setdefault(handler.event, []).append(step)
-        return tuple((payload_decoder(event), tuple(each)) for event, each in steps.items())
+        is_plain = self._opener.plain is not None
+        return tuple(
+            (payload_decoder(event, is_plain=is_plain), tuple(each))
+            for event, each in steps.items()
+        )
 
     def _bury(self, record: Message) -> None:
         tombstone = Envelope(TOMBSTONE, None, None, None)
@@ -123,7 +128,9 @@ def _named(exc: Exception, record: Message, envelope: Any) -> MigratorError:
         case NoEnvelope() | UnicodeDecodeError() | msgspec.MsgspecError():
             of_type = "" if envelope is None else f"{envelope.type}: "
             found = f"an event does not decode: {of_type}{exc} ({place})"
-            step = "correct the event class or [topics] in migrator.toml"
+            step = getattr(exc, "next_step", "") or (
+                "correct the event class or [topics] in migrator.toml"
+            )
         case NoKey():
             found, step = f"{exc} ({place})", "correct the projection's key"
         case _:

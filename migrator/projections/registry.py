@@ -13,6 +13,7 @@ from types import ModuleType
 from migrator.errors import MigratorError, UsageError
 from migrator.projections.definition import Definition, Projection
 from migrator.projections.definition_hash import definition_hash
+from migrator.projections.events import check_upcasters
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,11 @@ def load(directory: Path) -> dict[str, Registered]:
     directory = directory.resolve()
     _forget(directory)
     found: dict[str, Registered] = {}
-    for path in sorted(directory.glob("*.py")):
-        if path.stem.startswith("_"):
-            continue
-        for registered in _projections_of(_import(path), path, directory.parent):
+    paths = [path for path in sorted(directory.glob("*.py")) if not path.stem.startswith("_")]
+    # All are imported first: a file may hold the upcasters of events that another declares.
+    modules = [(_import(path), path) for path in paths]
+    for module, path in modules:
+        for registered in _projections_of(module, path, directory.parent):
             other = found.setdefault(registered.name, registered)
             if other is not registered:
                 raise UsageError(
@@ -57,6 +59,8 @@ def load(directory: Path) -> dict[str, Registered]:
                     f"and {path.name}",
                     next_step="rename one",
                 )
+    for registered in found.values():
+        check_upcasters(registered.definition.event_classes)
     return found
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.schema import (
     SetTableComment,
 )
 
-from migrator.projections.definition import DefinitionError
+from migrator.projections.events import DefinitionError
 
 # "named" leaves percent signs alone; the statements are sent without parameters.
 _DIALECT = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from migrator import Event, Meta, Projection, Tombstone, check, on
-from migrator.projections.definition import DefinitionError
+from migrator.projections.events import DefinitionError
 from migrator.projections.shadow import create_statements, load_statements
 
 
@@ -84,6 +84,14 @@ def test_handlers_and_checks_of_a_mixin_count():
 
     assert set(Order.__definition__.handlers) == {"Order Renamed"}
     assert [c.name for c in Order.__definition__.checks] == ["holds", "is_typed"]
+
+
+def test_an_event_of_several_types_is_folded_and_ignored_by_each():
+    class Saved(Event, type=("orders.c", "orders.u")):
+        pass
+
+    assert {"orders.c", "orders.u"} <= set(define(saved=on(Saved)(lambda s, e: None)).handlers)
+    assert define(ignores=(Saved,)).ignores == {"orders.c", "orders.u"}
 
 
 def test_two_classes_of_one_name_and_table_can_coexist():
