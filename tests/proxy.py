@@ -23,6 +23,8 @@ class Proxy:
         self._cuts: list[tuple[str, bytes, bool]] = []
         self._open: list[tuple[bytes, socket.socket, socket.socket]] = []
         self.cut: list[str] = []
+        self.asked: list[bytes] = []  # by sessions of `listen_to`, one for a round trip
+        self.listen_to = ""
         self.refusing = False
         self.silent = False  # the server does not hear of a cut, as when the network between fails
         threading.Thread(target=self._accept, daemon=True).start()
@@ -80,6 +82,8 @@ class Proxy:
                 if len(startup) < 1000:
                     startup += data
                     self._open.append((startup, client, server))
+                if self.listen_to and self.listen_to.encode() + b"\0" in startup:
+                    self.asked.append(data)
                 cut = self._armed(startup, data)
                 if cut is not None:
                     if cut[2]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from psycopg import sql
 
@@ -28,7 +29,7 @@ class Applied:
         """The version table's word, for messages."""
         return ", ".join(self.heads) or None
 
-    @property
+    @cached_property
     def standing(self) -> tuple[ledger.Entry, ...]:
         """The entries of revisions that are applied now, each after those it revises.
 
@@ -78,7 +79,7 @@ def read_unchecked(conn: Connection, migrations: Migrations) -> Applied:
 
 def heads(conn: Connection, migrations: Migrations) -> tuple[str, ...]:
     """What the version table names; nothing where it is empty or absent. Read-only."""
-    table = _table(migrations)
+    table = version_table(migrations)
     found = conn.execute("SELECT to_regclass(%s)", (table.as_string(conn),)).fetchone()
     if found is None or found[0] is None:
         return ()
@@ -94,7 +95,7 @@ def move_heads(
     Raises:
         Refused: the table does not name `before`.
     """
-    table = _table(migrations)
+    table = version_table(migrations)
     gone = [name for name in before if name not in after]
     come = [name for name in after if name not in before]
     drop = sql.SQL("DELETE FROM {} WHERE version_num = ANY(%s)").format(table)
@@ -110,7 +111,7 @@ def move_heads(
 
 def stamp(conn: Connection, migrations: Migrations, revision: str) -> None:
     """Let the version table, made as Alembic makes it, name a revision; it names nothing yet."""
-    table = _table(migrations)
+    table = version_table(migrations)
     create = sql.SQL(
         "CREATE TABLE IF NOT EXISTS {} (version_num VARCHAR(32) NOT NULL, "
         "CONSTRAINT {} PRIMARY KEY (version_num))"
@@ -155,7 +156,8 @@ def _has_gap(applied: Applied, names: list[str]) -> bool:
     return not _stood_on(applied, names) <= {entry.subject for entry in applied.standing}
 
 
-def _table(migrations: Migrations) -> sql.Identifier:
+def version_table(migrations: Migrations) -> sql.Identifier:
+    """Alembic's version table, as the settings name it."""
     schema = migrations.version_table_schema
     return sql.Identifier(*filter(None, (schema, migrations.version_table)))
 

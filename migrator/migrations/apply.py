@@ -23,6 +23,7 @@ from migrator.postgres import ledger
 from migrator.postgres.blockers import Ended
 from migrator.postgres.connect import Connection, connect
 from migrator.postgres.locks import Fence, end_session
+from migrator.postgres.together import Ask, together
 from migrator.settings import Settings
 
 
@@ -210,17 +211,17 @@ def _migrate(
         with session.recorded(connection) as statements, inside:
             module.upgrade()
         sent.extend(statements)
-        # What pg_dump writes empties the search_path, and the version table is found by it.
-        connection.exec_driver_sql("RESET search_path")
 
-    def record() -> None:
+    def record(stamp: list[Ask]) -> None:
+        # What fails from here on waits for none of the locks that the revision asked for.
+        run.lookout.sight.wants = ()
         verify(conn)
         duration_ms = round((time.monotonic() - started) * 1000)
         lock_wait_ms = round(effort.lock_wait_ms + run.lookout.sight.lock_wait_ms)
         entry = _entry(run, revision, effort, duration_ms, lock_wait_ms)
         entry = replace(entry, sql_hash=normalise.sql_hash(sent))
-        written.append((ledger.append(conn, entry), duration_ms, lock_wait_ms))
-        run.fence.check(conn)
+        *_, number, _ = together(conn, *stamp, *ledger.appending(entry), run.fence.checking())
+        written.append((number, duration_ms, lock_wait_ms))
 
     try:
         with session.unguarded(connection) if revision.exempt else nullcontext():

@@ -117,7 +117,7 @@ def _refuse_contradiction(
 
 def _held(files: History, state: Applied, revision: str) -> frozenset[str]:
     names = [name for name in {*state.heads, revision} if name in files]
-    return frozenset().union(*(files.ancestry(name) for name in names))
+    return files.ancestry(*names)
 
 
 _TABLES = """

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, LiteralString
 
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.runtime.migration import HeadMaintainer, MigrationContext, MigrationStep
+from psycopg import sql
 
-from migrator.migrations import imports, render
+from migrator.errors import Refused
+from migrator.migrations import applied, imports, render
 from migrator.migrations.history import History
 from migrator.migrations.revision import Revision
+from migrator.postgres.together import Ask, Cursor
+from migrator.settings import Migrations
 
 
 class Contexts:
@@ -29,34 +33,30 @@ class Contexts:
         revision: Revision,
         *,
         upgrade: Callable[[Any], None],
-        record: Callable[[], None],
+        record: Callable[[list[Ask]], object],
         autocommit_block: Callable[[], Any] | None,
     ) -> None:
-        """Let Alembic run `upgrade` and stamp the revision, and `record` in the stamp's transaction.
+        """Let Alembic run `upgrade`, and `record` send the stamp that it is given, in one transaction.
 
         It commits, or raises and leaves nothing of its last transaction.
         """
         context = self._on(connection)
         script = render.script(self._history, revision)
         step = MigrationStep.upgrade_from_script(self._history.scripts.revision_map, script)
-        step.migration_fn = lambda: upgrade(script.module)
-        after: list[set[str]] = []
-
-        def applied(*, heads: set[str], **_: Any) -> None:
-            record()
-            after.append(heads)
-
-        with _overridden(
-            context,
-            _migrations_fn=lambda _heads, _context: [step],
-            on_version_apply_callbacks=(applied,),
-            # Known from the revision before: the stamp fails where they are not true any more.
-            get_current_heads=_known(self._heads) or context.get_current_heads,
-            autocommit_block=autocommit_block or context.autocommit_block,
+        # Known from the revision before: the stamp fails where they are not true any more.
+        known, self._heads = self._heads, None
+        heads = known or context.get_current_heads()
+        if not heads:
+            context._ensure_version_table()  # noqa: SLF001 - no public name
+        stamp = _Stamp(context, heads, self._history.settings.migrations)
+        with (
+            _overridden(context, autocommit_block=autocommit_block or context.autocommit_block),
+            context.begin_transaction(_per_migration=True),
         ):
-            self._heads = None
-            context.run_migrations()
-        self._heads = after[-1] or None
+            upgrade(script.module)
+            stamp.update_to_step(step)
+            record(stamp.asked)
+        self._heads = stamp.heads
 
     def close(self) -> None:
         """Leave the context; the session stays open."""
@@ -76,8 +76,47 @@ class Contexts:
         return self._context
 
 
-def _known(heads: set[str] | None) -> Callable[[], tuple[str, ...]] | None:
-    return (lambda: tuple(heads)) if heads else None
+class _Stamp(HeadMaintainer):
+    """Alembic decides which rows of the version table change, merges included; they are sent by us."""
+
+    def __init__(self, context: MigrationContext, heads: Any, migrations: Migrations) -> None:
+        super().__init__(context, heads)
+        self._table = applied.version_table(migrations)
+        self._name = migrations.version_table
+        # What pg_dump writes empties the search_path, and the version table is found by it.
+        self.asked = [Ask(b"RESET search_path")]
+
+    def _insert_version(self, version: str) -> None:
+        self.heads.add(version)
+        self._ask("INSERT INTO {table} (version_num) VALUES ({new})", new=version)
+
+    def _delete_version(self, version: str) -> None:
+        self.heads.remove(version)
+        self._ask("DELETE FROM {table} WHERE version_num = {old}", old=version)
+
+    def _update_version(self, from_: str, to_: str) -> None:
+        self.heads.remove(from_)
+        self.heads.add(to_)
+        self._ask(
+            "UPDATE {table} SET version_num = {new} WHERE version_num = {old}", old=from_, new=to_
+        )
+
+    def _ask(self, query: LiteralString, **versions: str) -> None:
+        values = {name: sql.Literal(version) for name, version in versions.items()}
+        self.asked.append(
+            Ask(sql.SQL(query).format(table=self._table, **values), read=self._one_row(versions))
+        )
+
+    def _one_row(self, versions: dict[str, str]) -> Callable[[Cursor], None]:
+        def read(cursor: Cursor) -> None:
+            if cursor.rowcount != 1:
+                raise Refused(
+                    f"{self._name} does not name {versions.get('old')}",
+                    expected="the version table as this run has left it",
+                    next_step="look at migrator history: somebody else changes this database",
+                )
+
+        return read
 
 
 @contextmanager

@@ -42,10 +42,10 @@ class History:
     def ids(self) -> tuple[str, ...]:
         return tuple(self._by_id)
 
-    def ancestry(self, revision: str) -> frozenset[str]:
-        """The revision and everything it stands on."""
+    def ancestry(self, *revisions: str) -> frozenset[str]:
+        """The revisions and everything they stand on."""
         found: set[str] = set()
-        todo = [revision]
+        todo = list(revisions)
         while todo:
             found.add(current := todo.pop())
             below = self[current].parents + self[current].requires

@@ -8,6 +8,7 @@ seen. What cannot be seen (no second session is to be had) never fails the work.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Sight:
     """What was seen during one attempt of a revision."""
 
     pid: int
+    began: float = field(default_factory=time.monotonic)
     wants: tuple[Want, ...] = ()
     blocks_somebody: bool = False
     blockers: list[Blocker] = field(default_factory=list)
@@ -64,27 +66,30 @@ class Lookout:
         self._pause_s = min(settings.database.lock_timeout_ms / 4000, LONGEST_LOOK_PAUSE_S)
         self._conn: Connection | None = None
         self._one_at_a_time = threading.Lock()
-        self._closed = False
+        self._watched: Sight | None = None
+        self._watcher: threading.Thread | None = None
+        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed.set()
         with self._one_at_a_time:
-            self._closed = True
             if self._conn is not None:
                 self._conn.close()
 
     @contextmanager
     def over(self, pid: int) -> Iterator[Sight]:
         """Watch session `pid` for the block: whom it waits for, and for how long."""
-        sight = self.sight = Sight(pid)
-        ended = threading.Event()
-        threading.Thread(target=self._watch, args=(sight, ended), daemon=True).start()
+        if self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
+        sight = self.sight = self._watched = Sight(pid)
         try:
             yield sight
         finally:
-            ended.set()
+            self._watched = None
 
     def before(self, conn: Connection, statement: str) -> None:
         """Prepare a statement: nobody is long in its way, and its timeout is that of its class.
@@ -151,20 +156,32 @@ class Lookout:
             return []
         return self._looking(lambda conn: blockers.end(conn, old), [])
 
-    def _watch(self, sight: Sight, ended: threading.Event) -> None:
-        while not ended.wait(self._pause_s):
-            self._looking(lambda conn: self._look(conn, sight), None)
+    def _watch(self) -> None:
+        """Look at what has lasted for a pause: most revisions are over before that."""
+        pause_s = self._pause_s
+        while not self._closed.wait(pause_s):
+            pause_s, sight = self._pause_s, self._watched
+            if sight is None:
+                continue
+            lacks_s = self._pause_s - (time.monotonic() - sight.began)
+            if lacks_s > 0:
+                pause_s = lacks_s
+            else:
+                self._look(sight)
 
-    def _look(self, conn: Connection, sight: Sight) -> None:
-        found = blockers.blocking(conn, sight.pid)
-        since = blockers.waiting_since(conn, sight.pid) if found else None
-        if since is not None:
-            sight.blockers = found
-            sight.waits_ms[since[0]] = since[1]
+    def _look(self, sight: Sight) -> None:
+        def look(conn: Connection) -> None:
+            found = blockers.blocking(conn, sight.pid)
+            since = blockers.waiting_since(conn, sight.pid) if found else None
+            if since is not None:
+                sight.blockers = found
+                sight.waits_ms[since[0]] = since[1]
+
+        self._looking(look, None)
 
     def _looking(self, look: Callable[[Connection], T], otherwise: T) -> T:
         with self._one_at_a_time, suppress(psycopg.Error, MigratorError):
-            if self._closed:
+            if self._closed.is_set():
                 return otherwise
             if self._conn is None or self._conn.closed:
                 self._conn = connect(self._settings, "lookout", autocommit=True)

@@ -34,10 +34,10 @@ class Outline:
     def __contains__(self, revision: str) -> bool:
         return revision in self.below
 
-    def ancestry(self, revision: str) -> frozenset[str]:
-        """The revision and everything it stands on."""
+    def ancestry(self, *revisions: str) -> frozenset[str]:
+        """The revisions and everything they stand on."""
         found: set[str] = set()
-        todo = [revision]
+        todo = list(revisions)
         while todo:
             found.add(current := todo.pop())
             todo += [parent for parent in self.below[current] if parent not in found]

@@ -20,7 +20,7 @@ class Chain(Protocol):
     @property
     def directory(self) -> Path: ...
     def __contains__(self, revision: str) -> bool: ...
-    def ancestry(self, revision: str) -> frozenset[str]: ...
+    def ancestry(self, *revisions: str) -> frozenset[str]: ...
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,12 @@ def held_by(files: Chain, applied: Applied) -> frozenset[str]:
     if not applied.heads:
         return frozenset()
     said = {e.subject for e in applied.standing} | {p for e in applied.standing for p in e.parents}
-    held = [files.ancestry(name) for name in said.union(applied.heads) if name in files]
+    known = [name for name in said.union(applied.heads) if name in files]
     strangers = [head for head in applied.heads if head not in said and head not in files]
     whole = bool(applied.standing) and applied.standing[0].revises is None
     _refuse_head_below_head(files, applied)
-    if not strangers and (held or whole):
-        return frozenset().union(*held)
+    if not strangers and (known or whole):
+        return files.ancestry(*known)
     raise Refused(
         f"the database is at {applied.version}, which no file in {files.directory} knows",
         expected="a revision of this checkout, or one that the ledger tells the way from",

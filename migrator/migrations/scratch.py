@@ -27,6 +27,7 @@ from migrator.migrations.revision import Revision
 from migrator.postgres import snapshot
 from migrator.postgres.connect import Connection, connect
 from migrator.postgres.snapshot import Snapshot
+from migrator.postgres.together import together
 from migrator.settings import Settings
 
 PREFIX = "migrator_verify_"
@@ -185,11 +186,14 @@ def _migrate(connection: sa.Connection, contexts: Contexts, revision: Revision) 
         with session.recorded(connection) as statements, backfill.received():
             module.upgrade()
         sent.extend(statements)
-        connection.exec_driver_sql("RESET search_path")
 
     with session.unguarded(connection) if revision.exempt else nullcontext():
         contexts.run(
-            connection, revision, upgrade=upgrade, record=lambda: None, autocommit_block=None
+            connection,
+            revision,
+            upgrade=upgrade,
+            record=lambda stamp: together(session.driver(connection), *stamp),
+            autocommit_block=None,
         )
     connection.rollback()
     return tuple(sent)

@@ -25,6 +25,7 @@ from psycopg.rows import class_row
 from migrator.errors import MigratorError, Refused
 from migrator.postgres import layout
 from migrator.postgres.connect import Connection
+from migrator.postgres.together import Ask, Cursor, together
 
 FORMAT = 1
 Act = Literal["up", "baseline", "rollback", "repair", "cut-over", "swap-back"]
@@ -131,18 +132,27 @@ def _held(conn: Connection) -> layout.Columns:
 
 def append(conn: Connection, new: NewEntry) -> int:
     """Write one entry inside the caller's transaction, chained to the last; returns its number."""
+    *_, number = together(conn, *appending(new))
+    entry: int = number
+    return entry
+
+
+def appending(new: NewEntry) -> tuple[Ask, Ask]:
+    """What `append` asks of the server; the second one reads the entry's number."""
     row = vars(new) | {"client": client(), "git_sha": git_sha(), "said": said(new)}
-    with conn.pipeline():
-        # Two commands under different locks may finish at once; the chain needs them one by one.
-        conn.execute("LOCK TABLE migrator.ledger IN SHARE ROW EXCLUSIVE MODE")
-        inserted = conn.execute(_INSERT, row)
-    found = inserted.fetchone()
+    return _ONE_BY_ONE, Ask(_INSERT, row, _number)
+
+
+def _number(cursor: Cursor) -> int:
+    found = cursor.fetchone()
     if found is None:
         raise MigratorError("the ledger took no entry")
     number: int = found[0]
     return number
 
 
+# Two commands under different locks may finish at once; the chain needs them one by one.
+_ONE_BY_ONE = Ask(b"LOCK TABLE migrator.ledger IN SHARE ROW EXCLUSIVE MODE")
 _COLUMNS = [f.name for f in fields(NewEntry)] + ["client", "git_sha"]
 # The hash is what `chain` says; the server knows the entry before, and saves a question for it.
 _INSERT = (

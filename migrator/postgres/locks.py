@@ -27,6 +27,7 @@ from migrator.errors import Busy
 from migrator.postgres import ledger
 from migrator.postgres.connect import Connection, connect, refuse_unfit
 from migrator.postgres.heartbeat import Heartbeat
+from migrator.postgres.together import Ask, Cursor, together
 
 if TYPE_CHECKING:
     from migrator.settings import Settings
@@ -48,12 +49,18 @@ class Fence:
         Raises:
             Busy: somebody has taken the lock over since; nothing of this transaction may commit.
         """
+        together(conn, self.checking())
+
+    def checking(self) -> Ask:
+        """What `check` asks of the server, and raises where the answer is no."""
         # KEY SHARE lets the heartbeat write the row meanwhile; the next holder asks for more.
-        row = conn.execute(
-            "SELECT holder FROM migrator.deployer WHERE lock = %s AND epoch = %s FOR KEY SHARE",
-            (self.lock, self.epoch),
-        ).fetchone()
-        if row is None:
+        query = sql.SQL(
+            "SELECT FROM migrator.deployer WHERE lock = {} AND epoch = {} FOR KEY SHARE"
+        ).format(sql.Literal(self.lock), sql.Literal(self.epoch))
+        return Ask(query, read=self._read)
+
+    def _read(self, cursor: Cursor) -> None:
+        if cursor.fetchone() is None:
             raise self._lost()
 
     def renew(self) -> None:

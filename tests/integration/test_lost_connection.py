@@ -214,3 +214,17 @@ def test_a_rollback_whose_commit_is_lost_is_not_repeated(tmp_path, through, db):
     assert through.cut == ["migrator rollback"]
     assert [entry.act for entry in ledger.entries(db)] == ["up", "up", "rollback"]
     assert tables(db) == ["t1"]
+
+
+def test_a_simple_revision_takes_five_round_trips(tmp_path, through):
+    """The reset, BEGIN, its statement, stamp with ledger and fence, COMMIT."""
+    revisions.tables(tmp_path, 3)
+    through.listen_to, began = "migrator up", []
+
+    def progress(step):
+        if isinstance(step, Started):
+            began.append(len(through.asked))
+
+    up.up(through.settings, progress=progress)
+    second = through.asked[began[1] : began[2]]
+    assert len(second) == 5, second

@@ -31,3 +31,11 @@ def test_a_library_that_nobody_configured_tells_warnings_on_stderr_alone():
 def test_verbosity_says_how_much_is_told(verbosity, told):
     before = f"from migrator import logs; logs.configure(verbosity={verbosity})\n"
     assert ("told when asked" in run(before).stderr) is told
+
+
+def test_a_line_that_nobody_asked_for_loads_no_structlog():
+    code = (
+        "import sys; from migrator import logs; logs.configure(); logs.logger().info('x'); "
+        "sys.exit('structlog' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

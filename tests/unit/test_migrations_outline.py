@@ -29,6 +29,7 @@ def test_the_outline_says_what_the_history_says(tmp_path, settings):
     read, loaded = outline.read(settings), history.read(settings)
     assert set(read.ids) == set(loaded.ids)
     assert all(read.ancestry(name) == loaded.ancestry(name) for name in loaded.ids)
+    assert read.ancestry("b", "c") == loaded.ancestry("b", "c") == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,6 @@ def test_files_below_are_read_where_that_is_asked_for(tmp_path):
 def test_the_modules_that_find_nothing_pending_load_no_alembic():
     code = (
         "import migrator.migrations.up, sys; "
-        "sys.exit(any(m in sys.modules for m in ('alembic', 'sqlalchemy', 'pglast')))"
+        "sys.exit(any(m in sys.modules for m in ('alembic', 'sqlalchemy', 'pglast', 'structlog', 'rich')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
