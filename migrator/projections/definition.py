@@ -81,6 +81,12 @@ class Definition:
     checks: tuple[Check, ...]
 
     @property
+    def columns(self) -> list[tuple[str, sa.types.TypeEngine[Any]]]:
+        """The attributes that hold the columns' values, with the columns' types, in their order."""
+        types = (column.type for column in self.table.columns)
+        return list(zip(self.attributes, types, strict=True))
+
+    @property
     def event_classes(self) -> list[type]:
         return [handler.event for handler in self.handlers.values()]
 

@@ -6,12 +6,12 @@ and its own methods, since millions of rows are held and changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.orm import InstrumentedAttribute
 
-from migrator.projections.definition import Check, Definition, Handler, Projection
+from migrator.projections.definition import Check, Definition, Projection
 from migrator.projections.events import TOMBSTONE, Meta
 
 
@@ -28,62 +28,73 @@ class NoKey(Exception):
     """A record whose row cannot be told."""
 
 
+class Unfoldable(Exception):
+    """An event that a fold stopped at; its cause says why."""
+
+    def __init__(self, record: Any, event_type: str) -> None:
+        super().__init__()
+        self.record = record
+        self.type = event_type
+
+
 RawKey = bytes | str | None
-Step = Callable[[Any, RawKey, Any, Any], None]
+MakeMeta = Callable[[Any, RawKey, Any], Meta]
+BatchFold = Callable[[Sequence[RawKey], Sequence[Any], Sequence[Any]], None]
 
 
 class Fold:
     """The rows of one projection as far as the events applied so far make them.
 
     `rows` is keyed as the records are, by bytes where the key is text: a key is decoded once a row,
-    not once an event. `meta(record, envelope)` makes a Meta for the handlers that take one.
+    not once an event.
     """
 
-    def __init__(self, definition: Definition, meta: Callable[[Any, Any], Meta]) -> None:
+    def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self.rows: dict[Hashable, Any] = {}
-        self._meta = meta
+        self.takes_meta = any(handler.takes_meta for handler in definition.handlers.values())
         self._new = row_class(definition)
 
-    def step(self, event_type: str) -> Step | None:
-        """Make the function that folds events of this type, or None where they are ignored.
+    def compiled(self, kinds: Mapping[str, type], meta: MakeMeta) -> BatchFold:
+        """Make the function that folds a batch: `fold(keys, events, records)`.
 
-        It is called with the event, the record's key, the record and its envelope; it raises NoKey.
-
-        Raises:
-            Unhandled: neither a handler nor `ignores` names the type.
+        The three go in step. An event is of one of the `kinds`, by its type, and has a `payload`;
+        `meta(record, key, event)` makes a Meta for the handlers that take one. It raises
+        Unfoldable, whose cause is NoKey, Unhandled, or what the handler raised.
         """
+        handlers = self.definition.handlers
+        functions = {kind: self._function(event_type) for event_type, kind in kinds.items()}
+        known: dict[str, Any] = {
+            "rows": self.rows,
+            "get": self.rows.get,
+            "new": self._row,
+            "row_key": self._row_key(),
+            "functions": functions,
+            "with_meta": {k for t, k in kinds.items() if t in handlers and handlers[t].takes_meta},
+            "meta": meta,
+            "Unfoldable": Unfoldable,
+        }
+        source = _batch_fold(has_row_key=known["row_key"] is not None, takes_meta=self.takes_meta)
+        exec(source, known)  # noqa: S102 - our own text
+        fold: BatchFold = known["fold"]
+        return fold
+
+    def _function(self, event_type: str) -> Callable[..., None] | None:
+        """What is done to the row by an event of this type; None where it is ignored."""
         handler = self.definition.handlers.get(event_type)
         if handler is not None:
-            return self._step(handler)
+            return handler.function
         if event_type in self.definition.ignores:
             return None
         if event_type == TOMBSTONE:
-            return self._bury
-        raise Unhandled(self.definition.name, event_type)
+            return _bury
+        return self._refuse(event_type)
 
-    def _step(self, handler: Handler) -> Step:
-        rows, get, row_key, new = self.rows, self.rows.get, self._row_key(), self._row
-        function, meta = handler.function, self._meta if handler.takes_meta else None
+    def _refuse(self, event_type: str) -> Callable[..., None]:
+        def refuse(*_: Any) -> None:
+            raise Unhandled(self.definition.name, event_type)
 
-        def step(event: Any, raw_key: RawKey, record: Any, envelope: Any) -> None:
-            key = raw_key if row_key is None else row_key(event, raw_key)
-            row = get(key)
-            if row is None:
-                row = rows[key] = new(key)
-            if meta is None:
-                function(row, event)
-            else:
-                function(row, event, meta(record, envelope))
-            if row.is_deleted:
-                del rows[key]
-
-        return step
-
-    def _bury(self, _event: Any, raw_key: RawKey, _record: Any, _envelope: Any) -> None:
-        """Fold a tombstone without a handler: the row goes."""
-        row_key = self._row_key()
-        self.rows.pop(raw_key if row_key is None else row_key(None, raw_key), None)
+        return refuse
 
     def _row_key(self) -> Callable[[Any, RawKey], Hashable] | None:
         """How a record's row is found; None where the record's key as it stands will do."""
@@ -108,6 +119,45 @@ class Fold:
             return self.definition.parse_key(text)
         except ValueError:
             raise NoKey(f"the record's key {text!r} does not fit the primary key") from None
+
+
+def _batch_fold(*, has_row_key: bool, takes_meta: bool) -> str:
+    """Write `fold` as straight-line code: its loop runs once an event."""
+    call = "function(row, event.payload)"
+    lines = [
+        "def fold(keys, events, records):",
+        "    try:",
+        "        for key, event, record in zip(keys, events, records):",
+        "            function = functions[event.__class__]",
+        "            if function is None:",
+        "                continue",
+        *(["            raw, key = key, row_key(event.payload, key)"] if has_row_key else []),
+        "            row = get(key)",
+        "            if row is None:",
+        "                row = rows[key] = new(key)",
+    ]
+    if takes_meta:
+        raw = "raw" if has_row_key else "key"
+        lines += [
+            "            if event.__class__ in with_meta:",
+            f"                function(row, event.payload, meta(record, {raw}, event))",
+            "            else:",
+            f"                {call}",
+        ]
+    else:
+        lines.append(f"            {call}")
+    lines += [
+        "            if row.is_deleted:",
+        "                del rows[key]",
+        "    except Exception as exc:",
+        "        raise Unfoldable(record, event.type) from exc",
+    ]
+    return "\n".join(lines)
+
+
+def _bury(row: Any, _event: None) -> None:
+    """What a tombstone does that no handler takes."""
+    row.delete()
 
 
 def _own_key(key_of: Callable[[Any], Hashable], event: Any) -> Hashable:

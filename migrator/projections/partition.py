@@ -1,13 +1,13 @@
 """Fold the records of one partition into the rows of every projection of a pass.
 
-This is the one loop that runs once an event, so it does as little as it can: what an event type
-means is looked up once and kept as a route; a payload is decoded once for all projections that share
-its class; a `Meta` is made only for a handler that takes one.
+Records go through in batches: all of a batch is decoded, once for all projections that share their
+event classes, and then folded projection by projection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,24 +15,45 @@ import msgspec
 from confluent_kafka import Message
 
 from migrator.errors import MigratorError, Refused
-from migrator.kafka.decode import Envelope, NoEnvelope, Opener
+from migrator.kafka.decode import NoEnvelope
+from migrator.projections.decoding import BatchDecoder, Undecodable, UnknownType
 from migrator.projections.definition import Definition
 from migrator.projections.events import TOMBSTONE, Meta
-from migrator.projections.fold import Fold, NoKey, RawKey, Step, Unhandled
-from migrator.projections.payload import payload_decoder
+from migrator.projections.fold import BatchFold, Fold, NoKey, RawKey, Unfoldable, Unhandled
 from migrator.settings import Topic
 
-Route = tuple[tuple[Callable[[Any], Any], tuple[Step, ...]], ...]
+
+@dataclass
+class _Group:
+    """Folds that share their event classes, and so one decoding."""
+
+    events: dict[str, type | None]
+    folds: list[Fold]
+
+    def takes(self, events: dict[str, type | None]) -> bool:
+        """Whether the classes of both are the same, as far as both name a type's."""
+        return all(
+            self.events.get(event_type) in (None, event) or event is None
+            for event_type, event in events.items()
+        )
+
+    def add(self, fold: Fold, events: dict[str, type | None]) -> None:
+        self.folds.append(fold)
+        for event_type, event in events.items():
+            self.events[event_type] = event or self.events.get(event_type)
 
 
 class PartitionFold:
     """The folds of one partition, one for each definition, in their order."""
 
     def __init__(self, topic: Topic, definitions: Sequence[Definition]) -> None:
-        self.folds = [Fold(definition, _meta) for definition in definitions]
+        self.folds = [Fold(definition) for definition in definitions]
         self.events = 0
-        self._opener = Opener(topic, {e for each in definitions for e in each.event_classes})
-        self._routes: dict[str, Route] = {}
+        with_meta = any(fold.takes_meta for fold in self.folds)
+        self._passes = [
+            _compiled(BatchDecoder(topic, group.events, with_meta=with_meta), group.folds)
+            for group in _groups(self.folds)
+        ]
 
     def apply(self, records: Sequence[Message]) -> None:
         """Fold the records in their order.
@@ -41,51 +62,47 @@ class PartitionFold:
             MigratorError: one cannot be decoded or folded; it names where it lies.
             Refused: no handler takes an event's type.
         """
-        plain, routes = self._opener.plain, self._routes
-        record = envelope = None
+        keys = [record.key() for record in records]
         try:
-            for record in records:
-                envelope = None
-                value = record.value()
-                if value is None:
-                    self._bury(record)
-                    continue
-                envelope = plain(value) if plain else self._opener.open(value, record.headers)
-                route = routes.get(envelope.type)
-                if route is None:
-                    route = routes[envelope.type] = self._route(envelope.type)
-                for decode, steps in route:
-                    event = decode(envelope.payload)
-                    for step in steps:
-                        step(event, record.key(), record, envelope)
-        except Exception as exc:
-            assert record is not None
-            raise _named(exc, record, envelope) from exc
+            for decoder, folds in self._passes:
+                events = decoder.decode(records)
+                for fold in folds:
+                    fold(keys, events, records)
+        except (Undecodable, Unfoldable) as exc:
+            raise self._named(exc) from exc.__cause__
         self.events += len(records)
 
-    def _route(self, event_type: str) -> Route:
-        """Which decoders and steps an event type takes; made when the type is first met."""
-        steps: dict[type, list[Step]] = {}
-        for fold in self.folds:
-            step = fold.step(event_type)
-            if step is not None:
-                handler = fold.definition.handlers[event_type]
-                steps.setdefault(handler.event, []).append(step)
-        is_plain = self._opener.plain is not None
-        return tuple(
-            (payload_decoder(event, is_plain=is_plain), tuple(each))
-            for event, each in steps.items()
-        )
-
-    def _bury(self, record: Message) -> None:
-        tombstone = Envelope(TOMBSTONE, None, None, None)
-        for fold in self.folds:
-            step = fold.step(TOMBSTONE)
-            if step is not None:
-                step(None, record.key(), record, tombstone)
+    def _named(self, stopped: Undecodable | Unfoldable) -> MigratorError:
+        cause = stopped.__cause__
+        assert isinstance(cause, Exception)
+        if isinstance(cause, UnknownType):
+            cause = Unhandled(self.folds[0].definition.name, str(cause))
+        return _named(cause, stopped.record, stopped.type)
 
 
-def _meta(record: Message, envelope: Any) -> Meta:
+def _groups(folds: Sequence[Fold]) -> list[_Group]:
+    groups: list[_Group] = []
+    for fold in folds:
+        definition = fold.definition
+        events: dict[str, type | None] = {
+            **dict.fromkeys(definition.ignores),
+            **{event_type: handler.event for event_type, handler in definition.handlers.items()},
+        }
+        events.pop(TOMBSTONE, None)
+        group = next((g for g in groups if g.takes(events)), None)
+        if group is None:
+            groups.append(group := _Group({}, []))
+        group.add(fold, events)
+    return groups
+
+
+def _compiled(
+    decoder: BatchDecoder, folds: Sequence[Fold]
+) -> tuple[BatchDecoder, tuple[BatchFold, ...]]:
+    return decoder, tuple(fold.compiled(decoder.kinds, _meta) for fold in folds)
+
+
+def _meta(record: Message, key: RawKey, event: Any) -> Meta:
     _, timestamp = record.timestamp()
     topic, partition, offset = record.topic(), record.partition(), record.offset()
     assert topic is not None
@@ -95,18 +112,14 @@ def _meta(record: Message, envelope: Any) -> Meta:
         topic=topic,
         partition=partition,
         offset=offset,
-        timestamp=envelope.time or datetime.fromtimestamp(timestamp / 1000, UTC),
-        type=envelope.type,
-        key=_text(record.key()),
-        id=None if envelope.id is None else str(envelope.id),
+        timestamp=event.time or datetime.fromtimestamp(timestamp / 1000, UTC),
+        type=event.type,
+        key=key.decode() if isinstance(key, bytes) else key,
+        id=None if event.id is None else str(event.id),
     )
 
 
-def _text(key: RawKey) -> str | None:
-    return key.decode() if isinstance(key, bytes) else key
-
-
-def _named(exc: Exception, record: Message, envelope: Any) -> MigratorError:
+def _named(exc: Exception, record: Message, event_type: str | None) -> MigratorError:
     """The same trouble, with the place in the log where it lies."""
     topic, partition, offset = record.topic(), record.partition(), record.offset()
     raw_key = record.key()
@@ -126,7 +139,7 @@ def _named(exc: Exception, record: Message, envelope: Any) -> MigratorError:
                 **data,
             )
         case NoEnvelope() | UnicodeDecodeError() | msgspec.MsgspecError():
-            of_type = "" if envelope is None else f"{envelope.type}: "
+            of_type = "" if event_type is None else f"{event_type}: "
             found = f"an event does not decode: {of_type}{exc} ({place})"
             step = getattr(exc, "next_step", "") or (
                 "correct the event class or [topics] in migrator.toml"

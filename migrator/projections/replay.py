@@ -19,7 +19,7 @@ from migrator.errors import Refused, UsageError
 from migrator.kafka.log import Slice, read_in_turn
 from migrator.kafka.topics import quiet
 from migrator.postgres.connect import Connection, connect
-from migrator.postgres.copy import copy_rows, line_formatter
+from migrator.postgres.copy import copy_rows
 from migrator.projections import registry
 from migrator.projections.definition import Definition
 from migrator.projections.fold import Fold
@@ -170,13 +170,12 @@ def _advance(
 
 def _write(conn: Connection, target: Target, fold: Fold) -> None:
     table = fold.definition.table
-    columns = list(zip(fold.definition.attributes, table.columns, strict=True))
-    line = line_formatter([(attribute, column.type) for attribute, column in columns])
     copy_rows(
         conn,
         sql.Identifier(target.schema, table.name),
-        [column.name for _, column in columns],
-        map(line, fold.rows.values()),
+        table.columns.keys(),
+        fold.definition.columns,
+        fold.rows.values(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Mapped, mapped_column
 
 from migrator import Event, Meta, Projection, Tombstone, on
-from migrator.projections.fold import Fold, NoKey, Unhandled
+from migrator.projections.fold import Fold, NoKey, Unfoldable, Unhandled
 
 
 class Added(Event):
@@ -20,6 +21,14 @@ class Added(Event):
 
 
 class Closed(Event):
+    pass
+
+
+class Seen(Event):
+    pass
+
+
+class Touched(Event):
     pass
 
 
@@ -50,17 +59,23 @@ class Account(Projection, topic="accounts"):
 META = Meta(topic="t", partition=0, offset=1, timestamp=datetime(2026, 1, 1, tzinfo=UTC), type="x")
 
 
-def folded(*events: tuple[str, Any]) -> dict[Any, Any]:
-    fold = Fold(Account.__definition__, lambda *_: META)
-    for key, event in events:
-        apply(fold, "Tombstone" if event is None else type(event).__name__, event, key)
+def folded(*events: tuple[Any, Any], projection: Any = Account) -> dict[Any, Any]:
+    """Fold events, or None for a tombstone, in one batch."""
+    fold = Fold(projection.__definition__)
+    types = ["Tombstone" if event is None else type(event).__name__ for _, event in events]
+    kinds = {name: type(name, (SimpleNamespace,), {"type": name}) for name in types}
+    decoded = [kinds[t](payload=event) for t, (_, event) in zip(types, events, strict=True)]
+    apply = fold.compiled(kinds, lambda *_: META)
+    apply([key for key, _ in events], decoded, events)
     return fold.rows
 
 
-def apply(fold: Fold, event_type: str, event: Any, key: Any) -> None:
-    step = fold.step(event_type)
-    assert step is not None
-    step(event, key, None, None)
+def cause_of(*events: tuple[Any, Any], projection: Any = Account) -> BaseException | None:
+    """What stops the folding of these events."""
+    with pytest.raises(Unfoldable) as stopped:
+        folded(*events, projection=projection)
+    assert stopped.value.record == events[-1]
+    return stopped.value.__cause__
 
 
 def test_a_row_begins_with_its_key_and_defaults():
@@ -101,9 +116,7 @@ def test_a_tombstone_handler_decides_for_itself():
         def buried(self, event: None) -> None:
             self.gone = True
 
-    fold = Fold(Kept.__definition__, lambda *_: META)
-    apply(fold, "Tombstone", None, "a")
-    assert fold.rows["a"].gone is True
+    assert folded(("a", None), projection=Kept)["a"].gone is True
 
 
 def test_a_handler_cannot_invent_a_column():
@@ -115,20 +128,22 @@ def test_a_handler_cannot_invent_a_column():
         def added(self, event: Added) -> None:
             self.kye = 1  # type: ignore[attr-defined]
 
-    with pytest.raises(AttributeError, match="kye"):
-        apply(Fold(Wrong.__definition__, lambda *_: META), "Added", Added(amount=1), "a")
+    cause = cause_of(("a", Added(amount=1)), projection=Wrong)
+    assert isinstance(cause, AttributeError)
+    assert "kye" in str(cause)
 
 
-def test_an_unhandled_type_is_refused_and_an_ignored_one_has_no_step():
-    fold = Fold(Account.__definition__, lambda *_: META)
-    assert fold.step("Seen") is None
-    with pytest.raises(Unhandled, match="accounts has no handler for Touched"):
-        fold.step("Touched")
+def test_an_unhandled_type_is_refused_and_an_ignored_one_passes_by():
+    assert folded(("a", Seen())) == {}
+    cause = cause_of(("a", Added(amount=1)), ("a", Touched()))
+    assert isinstance(cause, Unhandled)
+    assert str(cause) == "accounts has no handler for Touched"
 
 
 def test_a_record_without_a_key_has_no_row():
-    with pytest.raises(NoKey, match="no key"):
-        folded((None, Added(amount=1)))
+    cause = cause_of(("a", Added(amount=1)), (None, Added(amount=1)))
+    assert isinstance(cause, NoKey)
+    assert "no key" in str(cause)
 
 
 class Owner(
@@ -145,21 +160,18 @@ class Owner(
 
 
 def test_a_key_of_several_columns_fills_them_all():
-    fold = Fold(Owner.__definition__, lambda *_: META)
-    apply(fold, "Added", Added(amount=3, owner="o"), "whatever")
-    row = fold.rows["o", 3]
+    row = folded(("whatever", Added(amount=3, owner="o")), projection=Owner)["o", 3]
     assert (row.owner, row.amount, row.count) == ("o", 3, 1)
 
 
 def test_a_tombstone_has_no_event_to_take_a_key_from():
-    with pytest.raises(NoKey, match="tombstone"):
-        apply(Fold(Owner.__definition__, lambda *_: META), "Tombstone", None, "a")
+    cause = cause_of(("a", None), projection=Owner)
+    assert isinstance(cause, NoKey)
+    assert "tombstone" in str(cause)
 
 
 def test_a_key_of_bytes_is_decoded_in_the_row():
-    fold = Fold(Account.__definition__, lambda *_: META)
-    apply(fold, "Added", Added(amount=1), b"a")
-    assert fold.rows[b"a"].account == "a"
+    assert folded((b"a", Added(amount=1)))[b"a"].account == "a"
 
 
 events = st.lists(
