@@ -113,6 +113,8 @@ class Projections(_Section):
     directory: Path = Path("projections")
     schema_: str = Field("public", alias="schema")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    memory_mb: int = Field(1024, ge=16)
+    no_progress_s: float = Field(120, gt=0)
     swap_lock_timeout_ms: int = Field(100, ge=1)
     swap_deadline_s: float = Field(30, gt=0)
 

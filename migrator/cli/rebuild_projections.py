@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 @click.option("--restart", is_flag=True, help="Start over instead of resuming an unfinished build.")
 @click.option("--allow-empty", is_flag=True, help="Accept a topic without events.")
 @click.option("--allow-truncated", is_flag=True, help="Accept a topic whose beginning is deleted.")
+@click.option(
+    "--max-mb-per-s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MB",
+    help="Read at most so many megabytes a second, over all workers.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan with its SQL and change nothing.")
 @pass_app
 def command(
@@ -36,6 +42,7 @@ def command(
     restart: bool,
     allow_empty: bool,
     allow_truncated: bool,
+    max_mb_per_s: float | None,
     dry_run: bool,
 ) -> None:
     """Replay topics into fresh tables, check them, and make them live at one instant.
@@ -54,6 +61,7 @@ def command(
         restart=restart,
         allow_empty=allow_empty,
         allow_truncated=allow_truncated,
+        max_mb_per_s=max_mb_per_s,
     )
     if dry_run:
         planned = rebuild.plan(app.settings, chosen, options)

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from migrator.demo.records import Record
 from migrator.errors import MigratorError, Refused
 from migrator.kafka import topics
-from migrator.kafka.topics import quiet, reason
+from migrator.kafka.client import quiet, reason
 
 TIMEOUT_S = 60.0
 FLUSH_S = 0.5  # Ctrl-C waits so long at most

@@ -4,15 +4,17 @@
 an aborted transaction wrote is never seen. A partition ends at its captured offset, which on a
 transactional topic is often reached without a record: control records occupy offsets that are never
 delivered, so the end is a record at or past the last offset, or librdkafka's end-of-partition mark.
+
+A broker that goes away and comes back is waited for; what ends the reading is an offset that the log
+no longer has, or a partition of which nothing comes for too long.
 """
 
 from __future__ import annotations
 
-import uuid
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from confluent_kafka import (
     Consumer,
@@ -23,14 +25,16 @@ from confluent_kafka import (
 )
 
 from migrator.errors import MigratorError
+from migrator.kafka import lost
+from migrator.kafka.client import consumer_config
+from migrator.kafka.throttle import Throttle
 
 END_OF_PARTITION = KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's own names
-ALL_BROKERS_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
 BATCH = 1000
 POLL_S = 0.1
 READ_AHEAD = 2
+LOOK_S = 2.0
 QUIET_LIMIT_S = 120.0
-PREFETCH_KIB = 131_072
 
 
 @dataclass(frozen=True)
@@ -42,43 +46,52 @@ class Slice:
     end: int
 
 
-def consumer_config(kafka: Mapping[str, object]) -> dict[str, Any]:
-    """The properties of a reader that reads exactly what it is told to."""
-    return {
-        "fetch.wait.max.ms": 50,
-        "fetch.queue.backoff.ms": 10,
-        "queued.min.messages": 1_000_000,
-        "queued.max.messages.kbytes": PREFETCH_KIB,
-        "fetch.message.max.bytes": 8_388_608,
-        **kafka,
-        # A group id is demanded even where no group is joined; nothing is ever committed to it.
-        "group.id": f"migrator-{uuid.uuid4()}",
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "auto.offset.reset": "error",
-        "isolation.level": "read_committed",
-        "enable.partition.eof": True,
-    }
+@dataclass(frozen=True)
+class Limits:
+    """What one worker's reading may take.
+
+    `memory_bytes` is for records read ahead, over all partitions that are read at a time;
+    `bytes_per_s` counts keys and values as they are after decompression.
+    """
+
+    memory_bytes: int = 268_435_456
+    bytes_per_s: float | None = None
+    quiet_s: float = QUIET_LIMIT_S
+
+    @property
+    def prefetch_kib(self) -> int:
+        """The share of one reader. Throttled, what is read ahead must not be a burst of its own."""
+        share = self.memory_bytes // 1024 // READ_AHEAD
+        if self.bytes_per_s is not None:
+            share = min(share, int(self.bytes_per_s / 1024))
+        return max(share, 64)
 
 
 def read_in_turn(
-    kafka: Mapping[str, object], topic: str, slices: Sequence[Slice]
+    kafka: Mapping[str, object],
+    topic: str,
+    slices: Sequence[Slice],
+    *,
+    limits: Limits = Limits(),
+    topic_id: str | None = None,
 ) -> Iterator[tuple[Slice, Iterator[list[Message]]]]:
     """Yield each slice with its batches of records, the next partition being fetched meanwhile.
 
-    Within a slice records come in order, each once, and none at or past its end.
+    Within a slice records come in order, each once, and none at or past its end. `topic_id`, where
+    it is known, lets an error tell a topic that was made anew from one that was cut.
 
     Raises:
-        MigratorError: a partition cannot be read, or nothing came for two minutes.
+        MigratorError: a partition cannot be read, or nothing came of it for `limits.quiet_s`.
     """
     readers: deque[_Reader] = deque()
     left = deque(slices)
+    throttle = Throttle(limits.bytes_per_s) if limits.bytes_per_s else None
     try:
         while left or readers:
             while left and len(readers) < READ_AHEAD:
-                readers.append(_Reader(kafka, topic, left.popleft()))
+                readers.append(_Reader(kafka, topic, left.popleft(), limits, topic_id))
             reader = readers[0]
-            yield reader.part, reader.batches()
+            yield reader.part, reader.batches(throttle)
             readers.popleft().close()
     except KafkaException as exc:
         raise MigratorError(f"topic {topic} cannot be read: {exc.args[0]}", topic=topic) from exc
@@ -90,36 +103,53 @@ def read_in_turn(
 class _Reader:
     """Fetches one slice from the moment it is made."""
 
-    def __init__(self, kafka: Mapping[str, object], topic: str, part: Slice) -> None:
+    def __init__(
+        self,
+        kafka: Mapping[str, object],
+        topic: str,
+        part: Slice,
+        limits: Limits,
+        topic_id: str | None,
+    ) -> None:
         self.part = part
+        self._kafka = kafka
         self._topic = topic
-        self._consumer = Consumer(consumer_config(kafka))
+        self._topic_id = topic_id
+        self._quiet_s = limits.quiet_s
+        self._trouble = ""
+        config = consumer_config(kafka, prefetch_kib=limits.prefetch_kib)
+        self._consumer = Consumer({**config, "error_cb": self._heard})
         if part.start < part.end:
             self._consumer.assign([TopicPartition(topic, part.partition, part.start)])
 
     def close(self) -> None:
         self._consumer.close()
 
-    def batches(self) -> Iterator[list[Message]]:
-        position, end, quiet_s = self.part.start, self.part.end, 0.0
+    def _heard(self, error: KafkaError) -> None:
+        """Keep what librdkafka says of brokers that do not answer; it goes on trying by itself."""
+        self._trouble = error.str()
+
+    def batches(self, throttle: Throttle | None) -> Iterator[list[Message]]:
+        position, end = self.part.start, self.part.end
+        quiet = _Quiet(self._quiet_s)
         while position < end:
             # Asking for more than is left would wait for it.
             messages = self._consumer.consume(min(BATCH, end - position), timeout=POLL_S)
             records = [message for message in messages if message.error() is None]
             if len(records) != len(messages):
-                position = max(position, self._reached(messages))
+                position = max(position, self._reached(messages, position))
             if records:
                 position = max(position, _offset(records[-1]) + 1)
                 if position > end:
                     records = [record for record in records if _offset(record) < end]
-                quiet_s = 0.0
+                if throttle is not None:
+                    throttle.took(sum(map(_size, records)))
                 yield records
-            elif not messages:
-                quiet_s += POLL_S
-                if quiet_s >= QUIET_LIMIT_S:
-                    raise self._quiet()
+                quiet = _Quiet(self._quiet_s)
+            elif quiet.is_time_to_look():
+                self._look(position, quiet)
 
-    def _reached(self, messages: list[Message]) -> int:
+    def _reached(self, messages: list[Message], position: int) -> int:
         """How far an end-of-partition mark says that everything has been delivered."""
         reached = 0
         for message in messages:
@@ -128,19 +158,59 @@ class _Reader:
                 continue
             if error.code() == END_OF_PARTITION:
                 reached = max(reached, _offset(message))
-            elif not error.retriable() and error.code() != ALL_BROKERS_DOWN:
-                raise _unreadable(self._topic, message.partition(), message.offset(), error)
+            else:
+                raise lost.explain(
+                    self._kafka,
+                    self._topic,
+                    self.part.partition,
+                    max(position, _last(messages) + 1),
+                    error,
+                    topic_id=self._topic_id,
+                )
         return reached
 
-    def _quiet(self) -> MigratorError:
+    def _look(self, position: int, quiet: _Quiet) -> None:
+        """Find out why nothing comes; librdkafka waits silently where a topic is deleted."""
+        change = lost.change(
+            self._kafka, self._topic, self.part.partition, position, topic_id=self._topic_id
+        )
+        # A broker that has just started may not know all of its topics yet: it is asked twice.
+        if change is not None and quiet.change_was_seen:
+            raise change
+        quiet.change_was_seen = change is not None
+        if quiet.is_over():
+            raise change or self._stalled(position)
+
+    def _stalled(self, position: int) -> MigratorError:
+        said = f"; the client last said: {self._trouble}" if self._trouble else ""
         return MigratorError(
             f"nothing came from partition {self.part.partition} of topic {self._topic} "
-            f"for {QUIET_LIMIT_S:.0f} s",
+            f"for {self._quiet_s:g} s, at offset {position}{said}",
             expected=f"records up to offset {self.part.end}",
             next_step="look at the brokers, then run the same command again: it resumes",
             topic=self._topic,
             partition=self.part.partition,
+            offset=position,
         )
+
+
+class _Quiet:
+    """A time in which nothing comes from a partition that is not at its end."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.change_was_seen = False
+        self._limit_s = limit_s
+        self._began = time.monotonic()
+        self._next_look_s = min(LOOK_S, limit_s)
+
+    def is_time_to_look(self) -> bool:
+        if time.monotonic() - self._began < self._next_look_s:
+            return False
+        self._next_look_s = min(self._next_look_s + LOOK_S, max(self._limit_s, LOOK_S))
+        return True
+
+    def is_over(self) -> bool:
+        return time.monotonic() - self._began >= self._limit_s
 
 
 def _offset(message: Message) -> int:
@@ -148,13 +218,10 @@ def _offset(message: Message) -> int:
     return -1 if offset is None else offset
 
 
-def _unreadable(
-    topic: str, partition: int | None, offset: int | None, error: KafkaError
-) -> MigratorError:
-    return MigratorError(
-        f"partition {partition} of topic {topic} cannot be read at offset {offset}: {error.str()}",
-        expected="every record from the build's start to its captured end",
-        topic=topic,
-        partition=partition,
-        offset=offset,
-    )
+def _last(messages: list[Message]) -> int:
+    """The last offset that was delivered beside an error, or -1."""
+    return max((_offset(m) for m in messages if m.error() is None), default=-1)
+
+
+def _size(message: Message) -> int:
+    return len(message.value() or b"") + len(message.key() or b"")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from migrator.errors import CannotConnect, MigratorError, UsageError
-from migrator.kafka.log import consumer_config
+from migrator.errors import MigratorError, UsageError
+from migrator.kafka.client import cannot_connect, consumer_config, quiet, reason
 
 TIMEOUT_S = 10.0
 
@@ -85,23 +85,3 @@ def _range(reader: Consumer, topic: str, partition: int, timeout_s: float) -> Pa
         TopicPartition(topic, partition), timeout=timeout_s, cached=False
     )
     return PartitionRange(partition, low, end)
-
-
-def quiet(kafka: Mapping[str, str]) -> dict[str, object]:
-    """The properties, without librdkafka's own lines on stderr: its errors reach us as exceptions."""
-    return {"log_level": 0, **kafka}
-
-
-def reason(exc: KafkaException) -> str:
-    error = exc.args[0]
-    return str(error.str()) if isinstance(error, KafkaError) else str(error)
-
-
-def cannot_connect(kafka: Mapping[str, str], exc: KafkaException) -> CannotConnect:
-    where = kafka.get("bootstrap.servers", "")
-    return CannotConnect(
-        f"no Kafka broker answers ({where}): {reason(exc)}",
-        next_step="start it or correct MIGRATOR_KAFKA_BOOTSTRAP_SERVERS; to try migrator without "
-        "one: migrator sandbox up",
-        brokers=where,
-    )

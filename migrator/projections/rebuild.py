@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from migrator.errors import MigratorError, Refused
 from migrator.executors import local
 from migrator.kafka import topics
-from migrator.kafka.log import Slice
+from migrator.kafka.log import Limits, Slice
 from migrator.kafka.topics import TopicRange
 from migrator.logs import logger
 from migrator.postgres import ledger
@@ -31,6 +31,8 @@ from migrator.projections.replay import Progress, Target, Task, replay
 if TYPE_CHECKING:
     from migrator.settings import Settings
 
+READ_AHEAD_SHARE = 4
+
 
 @dataclass(frozen=True)
 class Options:
@@ -40,6 +42,7 @@ class Options:
     restart: bool = False
     allow_empty: bool = False
     allow_truncated: bool = False
+    max_mb_per_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def rebuild(
                 _prepare(conn, settings, r, ranges[r.definition.topic], options) for r in chosen
             ]
         for topic in ranges.values():
-            _replay(conn, settings, [w for w in work if w.topic is topic], clock)
+            _replay(conn, settings, [w for w in work if w.topic is topic], options, clock)
         for each in work:
             _load(conn, each, clock)
         results = [_verify(conn, each, clock) for each in work]
@@ -201,7 +204,9 @@ def _now(conn: Connection, work: _Work) -> _Work:
     return work
 
 
-def _replay(conn: Connection, settings: Settings, work: list[_Work], clock: _Clock) -> None:
+def _replay(
+    conn: Connection, settings: Settings, work: list[_Work], options: Options, clock: _Clock
+) -> None:
     """One pass over a topic for all builds that still need it."""
     pending = [w for w in work if w.build.state in ("created", "replaying")]
     if not pending:
@@ -211,7 +216,7 @@ def _replay(conn: Connection, settings: Settings, work: list[_Work], clock: _Clo
     with clock.step("replay", f"folding topic {topic.name} into {names}"):
         for each in pending:
             builds.start_replay(conn, each.build, topic)
-        tasks = _tasks(settings, conn, pending)
+        tasks = _tasks(settings, conn, pending, options)
         if tasks:
             local.run(replay, tasks, clock.listener)
         left = {w.registered.name: builds.slices_left(conn, w.build) for w in pending}
@@ -224,7 +229,7 @@ def _replay(conn: Connection, settings: Settings, work: list[_Work], clock: _Clo
         _now(conn, each)
 
 
-def _tasks(settings: Settings, conn: Connection, work: list[_Work]) -> list[Task]:
+def _tasks(settings: Settings, conn: Connection, work: list[_Work], options: Options) -> list[Task]:
     """Deal whole partitions out to workers, the largest first."""
     targets: dict[Slice, list[Target]] = {}
     for each in work:
@@ -236,6 +241,7 @@ def _tasks(settings: Settings, conn: Connection, work: list[_Work]) -> list[Task
     hands: list[list[Slice]] = [[] for _ in range(settings.projections.workers)]
     for part in sorted(targets, key=lambda s: s.end - s.start, reverse=True):
         min(hands, key=lambda hand: sum(s.end - s.start for s in hand)).append(part)
+    hands = [hand for hand in hands if hand]
     return [
         Task(
             settings=settings,
@@ -243,10 +249,21 @@ def _tasks(settings: Settings, conn: Connection, work: list[_Work]) -> list[Task
             topic=work[0].topic.name,
             slices=tuple(hand),
             targets={s.partition: tuple(targets[s]) for s in hand},
+            limits=_limits(settings, options, len(hands)),
+            topic_id=work[0].topic.id,
         )
         for hand in hands
-        if hand
     ]
+
+
+def _limits(settings: Settings, options: Options, workers: int) -> Limits:
+    """One worker's share of what the whole replay may take."""
+    rate = options.max_mb_per_s
+    return Limits(
+        memory_bytes=settings.projections.memory_mb * 1_000_000 // READ_AHEAD_SHARE // workers,
+        bytes_per_s=None if rate is None else rate * 1_000_000 / workers,
+        quiet_s=settings.projections.no_progress_s,
+    )
 
 
 def _load(conn: Connection, work: _Work, clock: _Clock) -> None:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
 from migrator.errors import Refused, UsageError
-from migrator.kafka.log import Slice, read_in_turn
-from migrator.kafka.topics import quiet
+from migrator.kafka.client import quiet
+from migrator.kafka.log import Limits, Slice, read_in_turn
 from migrator.postgres.connect import Connection, connect
 from migrator.postgres.copy import copy_rows
 from migrator.projections import registry
@@ -46,6 +46,8 @@ class Task:
     topic: str
     slices: tuple[Slice, ...]
     targets: dict[int, tuple[Target, ...]]
+    limits: Limits = field(default_factory=Limits)
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ def replay(task: Task, report: Callable[[Progress], None]) -> None:
         _without_collector(),
         connect(task.settings, f"replay {names}", statement_timeout_ms=0) as conn,
     ):
-        for part, batches in read_in_turn(kafka, task.topic, task.slices):
+        for part, batches in read_in_turn(
+            kafka, task.topic, task.slices, limits=task.limits, topic_id=task.topic_id
+        ):
             targets = task.targets[part.partition]
             fold = PartitionFold(
                 task.settings.topic(task.topic), [definitions[t.projection] for t in targets]
