@@ -15,7 +15,7 @@ from migrator.postgres.snapshot import CatalogObject, Difference, Snapshot
 
 def not_asked(_state: State) -> Outcome:
     """Say that drift was not asked for."""
-    return Checked("drift", "", skipped="--no-scratch"), []
+    return Checked("drift", "", skipped="as --skip-drift asks", as_asked=True), []
 
 
 def drift(state: State) -> Outcome:
@@ -34,7 +34,8 @@ def drift(state: State) -> Outcome:
         d for d in snapshot.differences(state.live, produced.snapshot) if not _is_left_to_others(d)
     ]
     said = f"{len(state.live)} objects compared with what {len(revisions)} revisions produce"
-    return Checked("drift", said), [_drifted(d, produced) for d in differing]
+    found = [_drifted(d, produced) for d in differing]
+    return Checked("drift", said), found + [_apart(s) for s in _of_kind(state.live, "subscription")]
 
 
 def _to_build(state: State) -> tuple[Revision, ...]:
@@ -60,9 +61,14 @@ def _to_build(state: State) -> tuple[Revision, ...]:
 
 
 def _is_left_to_others(difference: Difference) -> bool:
-    """Extensions of the server, and what the checks of indexes and constraints tell."""
+    """What belongs to the server or cannot be read, and what other checks tell."""
     if difference.kind == "extension" and difference.expected is None:
         return True
+    if difference.kind == "subscription":
+        return True
+    if (difference.kind, difference.facet) == ("user mapping", "option names"):
+        # The server tells them to their owner alone.
+        return difference.live is None
     if difference.kind == "index" and difference.live and difference.facet is None:
         return not difference.live.get("valid", True)
     return (difference.kind, difference.facet) in (("index", "valid"), ("constraint", "validated"))
@@ -89,6 +95,18 @@ def _drifted(difference: Difference, produced: Produced) -> Finding:
         found=found,
         expected=expected,
         next_step=step,
+    )
+
+
+def _apart(subscription: CatalogObject) -> Finding:
+    return Finding(
+        check="drift",
+        subject=f"subscription {subscription.name}",
+        found=f"subscription {subscription.name} is not compared: in the scratch database it would "
+        "reach out to its publisher",
+        expected="you to look at it",
+        next_step="\\dRs+ in psql shows it",
+        is_problem=False,
     )
 
 

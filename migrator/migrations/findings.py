@@ -31,12 +31,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """What one check looked at; `skipped` says why it could not look."""
+    """What one check looked at; `skipped` says why it did not look.
+
+    `as_asked` is one that was skipped because the command was told so, not for want of a way.
+    """
 
     check: Check
     said: str
     skipped: str | None = None
     next_step: str = ""
+    as_asked: bool = False
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator
@@ -12,15 +11,13 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from pglast import ast
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
-from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from migrator.errors import MigratorError
-from migrator.migrations import backfill, normalise, retry, scripts, session
+from migrator.migrations import backfill, inside, normalise, retry, session
 from migrator.migrations.contexts import Contexts
 from migrator.migrations.history import History
 from migrator.migrations.revision import Revision
@@ -76,11 +73,13 @@ def produce(
 ) -> Produced:
     """Apply the revisions to an empty database and read its catalog; the database is dropped again.
 
-    The tables `left_out` count on neither side. upgrade() is called; its statements reach nothing outside the scratch database: those on roles,
-    databases, tablespaces, subscriptions and the server's configuration are passed over.
+    The tables `left_out` count on neither side. upgrade() is called; its statements reach nothing
+    outside the scratch database: those on roles, databases, tablespaces, subscriptions and the
+    server's configuration are passed over.
 
     Raises:
-        Impossible: the role may not create databases, the server is read-only, or a revision fails.
+        Impossible: the role may not create databases, the server is read-only, a revision fails, or
+            one reaches out of its database in a way that cannot be passed over.
     """
     with _database(settings) as scratch:
         sent = tuple(_build(scratch, files, revisions))
@@ -165,7 +164,7 @@ def _build(
 ) -> Iterator[tuple[str, tuple[Words, ...]]]:
     contexts = Contexts(files)
     with session.opened(scratch, "verify scratch", statement_timeout_ms=0) as connection:
-        event.listen(connection, "before_cursor_execute", _stay_inside, retval=True)
+        inside.keep(connection)
         try:
             for revision in revisions:
                 session.reset(connection)
@@ -208,56 +207,16 @@ def _failed(exc: Exception, revision: Revision) -> Impossible:
     said = retry.said(cause) if isinstance(exc, DBAPIError) else f"{type(exc).__name__}: {exc}"
     if isinstance(exc, MigratorError):
         said = exc.found
+    if isinstance(exc, inside.ReachesOut):
+        return Impossible(
+            f"revision {revision.id} changes what all databases of the server share (roles, databases, "
+            f"settings) from within a DO block or a function: {exc}; the scratch build was stopped "
+            "before that was committed",
+            "move that statement out of the DO block, where it is passed over, or leave drift out: "
+            "migrator verify --skip-drift",
+        )
     return Impossible(
         f"the revisions cannot be built from empty: {revision.id} fails there: {said}",
         "a revision that needs rows, or what no revision makes, cannot be checked for drift; "
-        "migrator verify --no-scratch checks the rest",
+        "migrator verify --skip-drift checks the rest",
     )
-
-
-_OUTSIDE = (
-    ast.CreateRoleStmt,
-    ast.AlterRoleStmt,
-    ast.AlterRoleSetStmt,
-    ast.DropRoleStmt,
-    ast.GrantRoleStmt,
-    ast.ReassignOwnedStmt,
-    ast.DropOwnedStmt,
-    ast.CreatedbStmt,
-    ast.AlterDatabaseStmt,
-    ast.AlterDatabaseSetStmt,
-    ast.AlterDatabaseRefreshCollStmt,
-    ast.DropdbStmt,
-    ast.AlterSystemStmt,
-    ast.CreateTableSpaceStmt,
-    ast.AlterTableSpaceOptionsStmt,
-    ast.DropTableSpaceStmt,
-    ast.CreateSubscriptionStmt,
-    ast.AlterSubscriptionStmt,
-    ast.DropSubscriptionStmt,
-)
-_MAY_REACH_OUT = re.compile(
-    r"\b(role|user|group|database|system|tablespace|subscription|grant|revoke|reassign|owned)\b",
-    re.IGNORECASE,
-)
-
-
-def _stay_inside(
-    _conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any
-) -> tuple[str, Any]:
-    """Take out of a text the statements that act on the whole server, not on this database."""
-    if not _MAY_REACH_OUT.search(statement):
-        return statement, parameters
-    parts = scripts.split(statement)
-    kept = [text for text in parts if not _reaches_out(text)]
-    if len(kept) == len(parts):
-        return statement, parameters
-    # A SELECT of nothing is a statement that does nothing.
-    return ";\n".join(kept) or "SELECT", parameters
-
-
-def _reaches_out(text: str) -> bool:
-    try:
-        return any(isinstance(node, _OUTSIDE) for node in scripts.parsed(text))
-    except ValueError:
-        return False

@@ -22,13 +22,19 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
+        """Nothing differs in what was checked."""
         return not any(finding.is_problem for finding in self.findings)
+
+    @property
+    def is_complete(self) -> bool:
+        """Every check that was asked for has run."""
+        return all(checked.skipped is None or checked.as_asked for checked in self.checks)
 
 
 def verify(
     settings: Settings,
     *,
-    with_scratch: bool = True,
+    with_drift: bool = True,
 ) -> Report:
     """Run every check; changes nothing in the database.
 
@@ -46,7 +52,7 @@ def verify(
         tampering.chain,
         tampering.rollback_scripts,
         tampering.files,
-        drift.drift if with_scratch else drift.not_asked,
+        drift.drift if with_drift else drift.not_asked,
         drift.indexes,
         drift.constraints,
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -46,15 +47,41 @@ Snapshot = dict[tuple[str, str], CatalogObject]
 def read(conn: Connection, *, left_out: Iterable[str] = ()) -> Snapshot:
     """Read every object that revisions make, but for the tables `left_out` (schema.table, quoted).
 
-    Read-only, in the caller's transaction; the search_path is as before afterwards.
+    Read-only, in the caller's transaction; the search_path is as before afterwards. No secret is in
+    it: what looks like one among the options of foreign objects is masked.
     """
-    query = files("migrator.postgres").joinpath("sql/catalog_snapshot.sql").read_bytes()
+    parameters = {"left_out": list(left_out)}
     with conn.transaction():
         before = conn.execute("SELECT current_setting('search_path')").fetchone()
         conn.execute("SELECT set_config('search_path', '', true)")
-        rows = conn.execute(query, {"left_out": list(left_out)}).fetchall()
+        rows = [row for name in _QUERIES for row in conn.execute(_query(name), parameters)]
         conn.execute("SELECT set_config('search_path', %s, true)", before)
-    return {(kind, name): CatalogObject(kind, name, part, said) for kind, name, part, said in rows}
+    return {
+        (kind, name): CatalogObject(kind, name, part, _masked(kind, said))
+        for kind, name, part, said in rows
+    }
+
+
+_QUERIES = ("catalog_snapshot", "catalog_snapshot_rest")
+_SECRET_NAME = re.compile(r"pass|secret|token|key|cred|auth|conn", re.IGNORECASE)
+_SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+
+
+def _query(name: str) -> bytes:
+    return files("migrator.postgres").joinpath(f"sql/{name}.sql").read_bytes()
+
+
+def _masked(kind: str, facets: Facets) -> Facets:
+    if not kind.startswith("foreign ") or "options" not in facets:
+        return facets
+    return {**facets, "options": [_masked_option(option) for option in facets["options"]]}
+
+
+def _masked_option(option: str) -> str:
+    name, _, value = option.partition("=")
+    if _SECRET_NAME.search(name):
+        return f"{name}=***"
+    return f"{name}={_SECRET_IN_URL.sub('***', value)}"
 
 
 def differences(

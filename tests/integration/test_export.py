@@ -92,7 +92,7 @@ def test_all_of_them_in_the_order_of_the_index_lead_to_an_empty_database(
         assert ran.returncode == 0, ran.stderr
     assert state(settings)[0] is None
     assert is_whole(settings)
-    assert verify.verify(settings, with_scratch=False).is_clean
+    assert verify.verify(settings, with_drift=False).is_clean
     assert len(up.up(settings).applied) == 3
     assert verify.verify(settings).is_clean
 

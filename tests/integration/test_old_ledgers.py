@@ -85,7 +85,7 @@ def test_reading_works_and_changes_nothing(old, db, cli):
     assert "0001" in cli("history").stdout
     assert cli("up", "--dry-run").exit_code == 0
     assert "DROP TABLE t1;" in cli("rollback", "--dry-run").stdout
-    assert [f.found for f in verify.verify(old, with_scratch=False).findings] == []
+    assert [f.found for f in verify.verify(old, with_drift=False).findings] == []
     assert shape(db) == before
 
 

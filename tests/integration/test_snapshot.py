@@ -23,6 +23,7 @@ CREATE TABLE app.t (
     c text COLLATE "C" CHECK (c <> ''), twice int GENERATED ALWAYS AS (n * 2) STORED,
     d app.positive, UNIQUE (n, c));
 CREATE INDEX t_c ON app.t (lower(c)) WHERE n > 0;
+CREATE INDEX parent_m ON app.parent (m);
 CREATE VIEW app.v AS SELECT id, c FROM app.t;
 CREATE MATERIALIZED VIEW app.mv AS SELECT count(*) AS n FROM app.t;
 CREATE FUNCTION app.f(a int) RETURNS int LANGUAGE sql AS 'SELECT a + 1';
@@ -38,6 +39,35 @@ CREATE SEQUENCE app.seq INCREMENT 2;
 CREATE TABLE app.log (day date, x int CHECK (x > 0)) PARTITION BY RANGE (day);
 CREATE INDEX log_x ON app.log (x);
 CREATE TABLE app.log_1 PARTITION OF app.log FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+CREATE FUNCTION app.same(int, int) RETURNS bool LANGUAGE sql AS 'SELECT $1 = $2';
+CREATE OPERATOR app.=== (leftarg = int, rightarg = int, function = app.same);
+CREATE OPERATOR CLASS app.ints FOR TYPE int USING hash AS OPERATOR 1 =, FUNCTION 1 hashint4(int);
+CREATE TYPE app.word;
+CREATE FUNCTION app.word_in(cstring) RETURNS app.word LANGUAGE internal STRICT AS 'textin';
+CREATE FUNCTION app.word_out(app.word) RETURNS cstring LANGUAGE internal STRICT AS 'textout';
+CREATE TYPE app.word (input = app.word_in, output = app.word_out);
+CREATE TYPE app.shell;
+CREATE CAST (app.mood AS text) WITH INOUT AS ASSIGNMENT;
+CREATE TYPE app.triple AS (a int, b int, c int);
+CREATE TRANSFORM FOR app.triple LANGUAGE sql (FROM SQL WITH FUNCTION prsd_lextype(internal));
+CREATE COLLATION app.german (locale = 'C');
+CREATE CONVERSION app.conv FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8;
+CREATE ACCESS METHOD hashish TYPE INDEX HANDLER hashhandler;
+CREATE LANGUAGE plours HANDLER plpgsql_call_handler;
+CREATE TEXT SEARCH PARSER app.prs (start = prsd_start, gettoken = prsd_nexttoken,
+    end = prsd_end, lextypes = prsd_lextype);
+CREATE TEXT SEARCH TEMPLATE app.tmpl (lexize = dsimple_lexize);
+CREATE TEXT SEARCH DICTIONARY app.dict (template = simple);
+CREATE TEXT SEARCH CONFIGURATION app.conf (COPY = simple);
+CREATE FUNCTION app.heard() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE EVENT TRIGGER heard ON ddl_command_end WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION app.heard();
+CREATE FOREIGN DATA WRAPPER fdw OPTIONS (debug 'on');
+CREATE SERVER away FOREIGN DATA WRAPPER fdw OPTIONS (host 'h', password 's3cret');
+CREATE USER MAPPING FOR CURRENT_USER SERVER away OPTIONS ("user" 'u', password 's3cret');
+CREATE FOREIGN TABLE app.far (id int OPTIONS (col 'a')) SERVER away
+    OPTIONS (uri 'https://u:s3cret@h/x');
+CREATE PUBLICATION pub FOR TABLE app.t (id, n) WHERE (n > 0);
+CREATE PUBLICATION wide FOR TABLES IN SCHEMA public;
 COMMENT ON COLUMN app.t.n IS 'how many';
 COMMENT ON TABLE app.t IS 'things';
 """
@@ -103,10 +133,89 @@ def test_nothing_differs_where_nothing_was_changed(db, before):
         ("ALTER POLICY mine ON app.t USING (n > 1)", [("using", "(n > 1)", "(n > 0)")]),
         ("ALTER DOMAIN app.positive DROP NOT NULL", [("null", None, "not null")]),
         ("ALTER TABLE app.log_1 SET UNLOGGED", [("persistence", "unlogged", None)]),
+        ("ALTER SEQUENCE app.seq SET UNLOGGED", [("persistence", "unlogged", None)]),
+        ("ALTER TABLE app.t ALTER c SET STORAGE EXTERNAL", [("storage", "e", None)]),
+        ("ALTER TABLE app.t ALTER c SET COMPRESSION pglz", [("compression", "p", None)]),
+        ("ALTER TABLE app.t ALTER n SET STATISTICS 7", [("statistics target", 7, None)]),
+        ("ALTER TABLE app.t ALTER n SET (n_distinct = 5)", [("options", ["n_distinct=5"], None)]),
+        (
+            "ALTER TABLE app.t SET (toast.autovacuum_enabled = off)",
+            [("toast options", ["autovacuum_enabled=off"], None)],
+        ),
+        ("ALTER TABLE app.parent CLUSTER ON parent_m", [("clustered on", True, None)]),
+        ("ALTER TABLE app.t CLUSTER ON t_pkey", [("clustered on", True, None)]),
+        (
+            "ALTER OPERATOR app.=== (int, int) SET (restrict = eqsel)",
+            [("restrict", "eqsel", None)],
+        ),
+        (
+            """ALTER OPERATOR FAMILY app.ints USING hash
+               ADD FUNCTION 2 (int) hashint4extended(int, bigint)""",
+            [
+                (
+                    "functions",
+                    ["1 hashint4(integer)", "2 hashint4extended(integer,bigint)"],
+                    ["1 hashint4(integer)"],
+                )
+            ],
+        ),
+        (
+            "DROP CAST (app.mood AS text); CREATE CAST (app.mood AS text) WITH INOUT",
+            [("context", "explicit", "assignment")],
+        ),
+        (
+            "ALTER TEXT SEARCH DICTIONARY app.dict (accept = false)",
+            [("options", "accept = 'false'", None)],
+        ),
+        ("ALTER EVENT TRIGGER heard DISABLE", [("enabled", "no", "yes")]),
+        (
+            "ALTER FOREIGN DATA WRAPPER fdw OPTIONS (SET debug 'off')",
+            [("options", ["debug=off"], ["debug=on"])],
+        ),
+        (
+            "ALTER SERVER away OPTIONS (SET host 'g')",
+            [("options", ["host=g", "password=***"], ["host=h", "password=***"])],
+        ),
+        (
+            "ALTER USER MAPPING FOR CURRENT_USER SERVER away OPTIONS (DROP password)",
+            [("option names", ["user"], ["password", "user"])],
+        ),
+        (
+            "ALTER FOREIGN TABLE app.far OPTIONS (SET uri 'https://u:s3cret@g/x')",
+            [("options", ["uri=https://***@g/x"], ["uri=https://***@h/x"])],
+        ),
+        (
+            "ALTER FOREIGN TABLE app.far ALTER id OPTIONS (SET col 'b')",
+            [("options", ["col=b"], ["col=a"])],
+        ),
+        (
+            "ALTER PUBLICATION pub SET TABLE app.t (id) WHERE (id > 1)",
+            [("tables", ["app.t (id) WHERE (id > 1)"], ["app.t (id, n) WHERE (n > 0)"])],
+        ),
+        (
+            "ALTER PUBLICATION wide DROP TABLES IN SCHEMA public",
+            [("schemas", None, ["public"])],
+        ),
+        (
+            "ALTER PUBLICATION pub SET (publish = 'insert, update')",
+            [("pubdelete", False, True), ("pubtruncate", False, True)],
+        ),
+        ("COMMENT ON EVENT TRIGGER heard IS 'x'", [("comment", "x", None)]),
     ],
 )
 def test_a_changed_facet_is_told_with_both_values(db, before, ddl, expected):
     assert [found[2:] for found in changed(db, before, ddl)] == expected
+
+
+# What goes with an object and is not a part of it.
+FOLLOWS = (
+    "app.log_x",
+    "app.log.log_x_check",
+    "app.word_in(cstring)",
+    "app.word_out(app.word)",
+    "app.far",
+    "app.ints USING hash",
+)
 
 
 @pytest.mark.parametrize(
@@ -130,14 +239,42 @@ def test_a_changed_facet_is_told_with_both_values(db, before, ddl, expected):
         ("ALTER TABLE app.t DROP CONSTRAINT t_n_c_key", "constraint", "app.t.t_n_c_key"),
         ("ALTER TABLE app.log DROP x", "column", "app.log.x"),
         ("DROP TABLE app.log_1", "table", "app.log_1"),
+        ("DROP OPERATOR app.=== (int, int)", "operator", "app.===(integer,integer)"),
+        ("DROP OPERATOR FAMILY app.ints USING hash", "operator class", "app.ints USING hash"),
+        ("DROP TYPE app.shell", "type", "app.shell"),
+        ("DROP TYPE app.word CASCADE", "type", "app.word"),
+        ("DROP CAST (app.mood AS text)", "cast", "app.mood AS text"),
+        ("DROP TRANSFORM FOR app.triple LANGUAGE sql", "transform", "app.triple LANGUAGE sql"),
+        ("DROP COLLATION app.german", "collation", "app.german"),
+        ("DROP CONVERSION app.conv", "conversion", "app.conv"),
+        ("DROP ACCESS METHOD hashish", "access method", "hashish"),
+        ("DROP LANGUAGE plours", "language", "plours"),
+        ("DROP TEXT SEARCH PARSER app.prs", "text search parser", "app.prs"),
+        ("DROP TEXT SEARCH TEMPLATE app.tmpl", "text search template", "app.tmpl"),
+        ("DROP TEXT SEARCH DICTIONARY app.dict", "text search dictionary", "app.dict"),
+        ("DROP TEXT SEARCH CONFIGURATION app.conf", "text search configuration", "app.conf"),
+        ("DROP EVENT TRIGGER heard", "event trigger", "heard"),
+        ("DROP FOREIGN TABLE app.far", "foreign table", "app.far"),
+        ("DROP USER MAPPING FOR CURRENT_USER SERVER away", "user mapping", "postgres SERVER away"),
+        ("DROP FOREIGN DATA WRAPPER fdw CASCADE", "foreign data wrapper", "fdw"),
+        ("DROP PUBLICATION pub", "publication", "pub"),
     ],
 )
 def test_what_is_gone_is_told_once(db, before, ddl, kind, name):
     found = changed(db, before, ddl)
-    found = [d for d in found if d[1] != "app.log_x" and "log_x_check" not in d[1]]
+    found = [d for d in found if d[:2] == (kind, name) or d[1] not in FOLLOWS]
     assert [d[:3] for d in found] == [(kind, name, None)]
     assert found[0][3] is None
     assert found[0][4] is not None
+
+
+def test_no_secret_of_a_foreign_object_is_read(db):
+    assert "s3cret" not in repr(snapshot.read(db))
+
+
+def test_a_publication_of_a_table_that_is_left_out_says_nothing_of_it(db, before):
+    db.execute("CREATE TABLE app.live (id int); ALTER PUBLICATION pub ADD TABLE app.live")
+    assert snapshot.read(db, left_out=["app.live"]) == before
 
 
 def test_parts_of_a_table_that_is_gone_are_not_named_apart(db, before):

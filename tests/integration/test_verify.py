@@ -13,6 +13,7 @@ from migrator.postgres import ledger
 from migrator.postgres.connect import connect
 from migrator.settings import load
 from tests import revisions
+from tests.integration.test_snapshot import SCHEMA
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_database_that_the_revisions_made_is_clean(applied, cli):
 def test_it_prints_the_last_link_of_the_chain(applied, cli):
     with connect(applied, "test") as conn:
         last = ledger.entries(conn)[-1].entry_hash
-    assert json.loads(cli("--json", "verify", "--no-scratch").stdout)["last_link"] == last
+    assert json.loads(cli("--json", "verify", "--skip-drift").stdout)["last_link"] == last
 
 
 def test_an_empty_database_is_clean(tmp_path, settings):
@@ -95,7 +96,7 @@ def test_a_file_that_was_edited_is_named_with_both_hashes_and_the_way_on(applied
     with connect(applied, "test") as conn:
         stored = ledger.entries(conn)[1].source_hash
     edit(tmp_path, "0002", "(a)", "(b)")
-    found = problem(applied, with_scratch=False)
+    found = problem(applied, with_drift=False)
     assert found.check == "files"
     assert "0002_x.py was edited after 0002 was applied: its source_hash is" in found.found
     assert stored in found.expected
@@ -104,7 +105,7 @@ def test_a_file_that_was_edited_is_named_with_both_hashes_and_the_way_on(applied
 
 def test_a_phase_that_was_edited_is_said(applied, tmp_path):
     edit(tmp_path, "0002", "expand", "contract")
-    assert "(phase was expand and is contract)" in problem(applied, with_scratch=False).found
+    assert "(phase was expand and is contract)" in problem(applied, with_drift=False).found
 
 
 def test_a_file_that_is_gone_is_named_though_the_others_make_no_chain(applied, tmp_path):
@@ -243,6 +244,159 @@ def test_roles_and_databases_are_not_touched_by_the_scratch_build(tmp_path, sett
         assert conn.execute("SHOW work_mem").fetchone() == ("3MB",)
 
 
+def test_privileges_and_comments_of_the_server_are_not_touched_either(tmp_path, settings, db, role):
+    name = db.info.dbname
+    revisions.write(
+        tmp_path,
+        "0001",
+        f"""
+        op.execute("GRANT TEMPORARY ON DATABASE {name} TO {role}")
+        op.execute("COMMENT ON ROLE {role} IS 'x'; COMMENT ON DATABASE {name} IS 'x'")
+        """,
+    )
+    up.up(settings)
+    db.execute(
+        f"""REVOKE TEMPORARY ON DATABASE {name} FROM {role};
+            COMMENT ON ROLE {role} IS NULL; COMMENT ON DATABASE {name} IS NULL"""
+    )
+    report = verify.verify(settings)
+    assert (report.is_clean, report.is_complete) == (True, True)
+    assert server_wide(db, role) == (None, None, False)
+
+
+def server_wide(db, role):
+    return db.execute(
+        """SELECT shobj_description(oid, 'pg_authid'),
+                  (SELECT shobj_description(oid, 'pg_database') FROM pg_database
+                    WHERE datname = current_database()),
+                  (SELECT datacl::text ~ %s FROM pg_database WHERE datname = current_database())
+           FROM pg_roles WHERE rolname = %s""",
+        (role, role),
+    ).fetchone()
+
+
+HIDDEN = "DO $$ BEGIN ALTER ROLE {role} CONNECTION LIMIT 7; END $$"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        HIDDEN,
+        "DO $$ BEGIN EXECUTE 'GRANT pg_monitor TO ' || '{role}'; END $$",
+        """CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'ALTER ROLE {role} SET work_mem = 99';
+           SELECT f()""",
+        "DO $$ BEGIN BEGIN ALTER ROLE {role} PASSWORD 'x'; END; END $$",
+    ],
+)
+def test_a_role_that_is_changed_by_a_block_or_function_stops_the_scratch_build(
+    tmp_path, settings, db, role, sql
+):
+    revisions.write(tmp_path, "0001", f"op.execute({sql.format(role=role)!r})")
+    up.up(settings)
+    db.execute(
+        f"""ALTER ROLE {role} CONNECTION LIMIT 3 PASSWORD NULL; ALTER ROLE {role} RESET ALL;
+            REVOKE pg_monitor FROM {role}"""
+    )
+    before = of_role(db, role)
+    (drift,) = [c for c in verify.verify(settings).checks if c.check == "drift"]
+    assert "revision 0001 changes what all databases of the server share" in drift.skipped
+    assert "--skip-drift" in drift.next_step
+    assert of_role(db, role) == before
+    assert scratches(db) == []
+
+
+def of_role(db, role):
+    return db.execute(
+        """SELECT to_jsonb(a), (SELECT array_agg(setconfig) FROM pg_db_role_setting
+                                 WHERE setrole = a.oid),
+                  (SELECT count(*) FROM pg_auth_members WHERE member = a.oid)
+           FROM pg_authid a WHERE rolname = %s""",
+        (role,),
+    ).fetchone()
+
+
+def test_a_block_that_finds_its_role_there_already_changes_nothing_and_builds(
+    tmp_path, settings, db, role
+):
+    block = f"BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object THEN NULL; END"
+    revisions.write(tmp_path, "0001", f'op.execute("DO $$ {block} $$")')
+    up.up(settings)
+    report = verify.verify(settings)
+    assert (report.is_clean, report.is_complete) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "upgrade",
+    [
+        """
+        with op.get_context().autocommit_block():
+            op.execute("{hidden}")
+        """,
+        """
+        op.execute("{hidden}")
+        op.execute("COMMIT")
+        """,
+    ],
+)
+def test_an_exempt_revision_that_commits_by_itself_is_stopped_before_it_does(
+    tmp_path, settings, make_settings, db, role, upgrade
+):
+    revisions.write(tmp_path, "0001", upgrade.format(hidden=HIDDEN.format(role=role)))
+    revisions.write(tmp_path, "0002", revises="0001")
+    exempt = make_settings(tmp_path, migrations={"rules_from": "0002"})
+    up.up(exempt)
+    db.execute(f"ALTER ROLE {role} CONNECTION LIMIT 3")
+    (drift,) = [c for c in verify.verify(exempt).checks if c.check == "drift"]
+    assert "revision 0001 changes what all databases" in drift.skipped
+    limit = db.execute("SELECT rolconnlimit FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
+    assert limit == (3,)
+
+
+def test_a_subscription_is_told_to_be_left_out_and_is_no_problem(applied, db):
+    db.execute(
+        """CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere password=s3cret' PUBLICATION p
+           WITH (connect = false, slot_name = NONE, enabled = false)"""
+    )
+    report = verify.verify(applied)
+    db.execute("DROP SUBSCRIPTION sub")
+    (found,) = report.findings
+    assert (found.subject, found.is_problem) == ("subscription sub", False)
+    assert "is not compared" in found.found
+    assert "s3cret" not in repr(report)
+
+
+EVERYTHING = SCHEMA.replace("CREATE EXTENSION pg_trgm;", "")
+
+
+def test_one_of_everything_is_clean_and_what_is_made_by_hand_beside_it_is_told(
+    tmp_path, settings, db
+):
+    revisions.write(tmp_path, "0001", f"op.get_bind().exec_driver_sql({EVERYTHING!r})")
+    up.up(settings)
+    report = verify.verify(settings)
+    assert [f.found for f in report.findings] == []
+    assert report.is_complete
+    db.execute(
+        """CREATE PUBLICATION by_hand; CREATE SERVER by_hand FOREIGN DATA WRAPPER fdw;
+           CREATE USER MAPPING FOR PUBLIC SERVER away OPTIONS (password 's3cret');
+           CREATE CAST (int AS app.mood) WITH INOUT; CREATE COLLATION by_hand (locale = 'C');
+           CREATE TEXT SEARCH CONFIGURATION by_hand (COPY = app.conf);
+           ALTER EVENT TRIGGER heard DISABLE; DROP CONVERSION app.conv"""
+    )
+    report = verify.verify(settings)
+    assert {f.subject for f in report.findings} == {
+        "publication by_hand",
+        "foreign server by_hand",
+        "user mapping PUBLIC SERVER away",
+        "cast integer AS app.mood",
+        "collation public.by_hand",
+        "text search configuration public.by_hand",
+        "event trigger heard",
+        "conversion app.conv",
+    }
+    assert "s3cret" not in repr(report)
+
+
 def test_the_databases_search_path_counts_in_the_scratch_database(tmp_path, settings, db):
     db.execute(f"CREATE SCHEMA app; ALTER DATABASE {db.info.dbname} SET search_path = app, public")
     revisions.write(
@@ -289,18 +443,24 @@ def test_a_role_that_may_not_create_databases_has_the_rest_checked(applied, db, 
     assert [f.check for f in report.findings] == ["files"]
 
 
-def test_a_read_only_server_has_the_rest_checked(applied, db, cli):
+def test_drift_that_could_not_be_checked_is_no_success(applied, db, cli):
     db.execute(f"ALTER DATABASE {db.info.dbname} SET default_transaction_read_only = on")
     result = cli("verify")
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert "skipped  drift: the server is read-only" in result.stdout
-    assert result.stdout.endswith("Nothing wrong was found in what was checked.\n")
+    assert "next: run migrator verify against the primary" in result.stdout
+    assert "Not everything could be checked" in result.stdout
+    document = json.loads(cli("--json", "verify").stdout)
+    assert (document["clean"], document["complete"]) == (True, False)
 
 
-def test_without_a_scratch_database_drift_is_not_checked(applied, db, cli):
+def test_drift_that_need_not_be_checked_is_skipped_with_success(applied, db, cli):
     db.execute("DROP INDEX t_a")
-    result = cli("verify", "--no-scratch")
-    assert (result.exit_code, "skipped  drift: --no-scratch" in result.stdout) == (0, True)
+    result = cli("verify", "--skip-drift")
+    assert (result.exit_code, "skipped  drift: as --skip-drift asks" in result.stdout) == (0, True)
+    assert result.stdout.endswith("Nothing wrong was found in what was checked.\n")
+    document = json.loads(cli("--json", "verify", "--skip-drift").stdout)
+    assert (document["clean"], document["complete"]) == (True, True)
 
 
 def test_an_alembic_database_without_a_ledger_is_checked_for_drift(applied, db):
@@ -368,7 +528,7 @@ def test_a_repair_accepts_one_edit_and_not_the_next(applied, tmp_path):
     edit(tmp_path, "0002", "CREATE INDEX", "CREATE INDEX IF NOT EXISTS")
     repair.repair(applied, repair.plan(applied, "0002"), reason="why")
     edit(tmp_path, "0002", "(a)", "(b)")
-    assert problem(applied, with_scratch=False).revision == "0002"
+    assert problem(applied, with_drift=False).revision == "0002"
 
 
 def test_a_repair_of_what_is_not_edited_changes_nothing(applied, cli):

@@ -1,4 +1,5 @@
 -- Every object that revisions make, one a row: kind, name, what it is part of, and what it is like.
+-- Here are schemas, tables with all their parts, types and functions; catalog_snapshot_rest.sql has the rest.
 -- Run with an empty search_path, so that every name in a definition is written in full.
 -- %(left_out)s are tables, as schema.table in quoted form, that are left out with all their parts.
 -- Left out besides: system schemas, migrator's own, members of extensions, and what only counts
@@ -12,7 +13,7 @@ member AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
 named AS (
     SELECT c.oid, c.relkind, c.relowner, c.relacl, c.relpersistence, c.reloptions, c.relreplident,
            c.relrowsecurity, c.relforcerowsecurity, c.relispartition, c.relpartbound,
-           c.reltype, c.relam, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name
+           c.reltype, c.relam, c.reloftype, c.reltoastrelid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name
       FROM pg_class c JOIN schema n ON n.oid = c.relnamespace
      WHERE NOT EXISTS (SELECT FROM member
                         WHERE classid = 'pg_class'::regclass AND objid = c.oid)
@@ -56,7 +57,14 @@ object AS (
            jsonb_build_object(
                'definition', CASE WHEN t.relkind IN ('v', 'm') THEN pg_get_viewdef(t.oid) END,
                'persistence', CASE WHEN t.relpersistence = 'u' THEN 'unlogged' END,
-               'options', (SELECT jsonb_agg(o ORDER BY o) FROM unnest(t.reloptions) AS o),
+               'access method', (SELECT amname FROM pg_am WHERE oid = t.relam AND amname <> 'heap'),
+               'of type', format_type(nullif(t.reloftype, 0), NULL),
+               'options', (SELECT jsonb_agg(o ORDER BY o)
+                             FROM unnest(CASE t.relkind WHEN 'f' THEN (
+                                      SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = t.oid)
+                                         ELSE t.reloptions END) AS o),
+               'toast options', (SELECT to_jsonb(x.reloptions) FROM pg_class x
+                                  WHERE x.oid = t.reltoastrelid),
                'partitioned by', CASE WHEN t.relkind = 'p' THEN pg_get_partkeydef(t.oid) END,
                'partition', pg_get_expr(t.relpartbound, t.oid),
                'inherits', (SELECT jsonb_agg(inhparent::regclass::text ORDER BY inhseqno)
@@ -79,6 +87,10 @@ object AS (
                'identity', CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' END,
                'collation', CASE WHEN a.attcollation <> y.typcollation
                                  THEN a.attcollation::regcollation::text END,
+               'storage', CASE WHEN a.attstorage <> y.typstorage THEN a.attstorage END,
+               'compression', nullif(a.attcompression, ''),
+               'statistics target', nullif(a.attstattarget, -1),
+               'options', to_jsonb(coalesce(a.attoptions, a.attfdwoptions)),
                'grants', to_jsonb(a.attacl::text[]))
       FROM pg_attribute a
       JOIN relation t ON t.oid = a.attrelid AND t.relkind IN ('r', 'p', 'f')
@@ -91,14 +103,18 @@ object AS (
            'pg_constraint'::regclass, c.oid, 0, NULL,
            jsonb_build_object('definition', regexp_replace(pg_get_constraintdef(c.oid),
                                                            ' NOT VALID$', ''),
-                              'validated', c.convalidated OR to_jsonb(c) @> '{"conenforced": false}')
+                              'validated', c.convalidated OR to_jsonb(c) @> '{"conenforced": false}',
+                              'options', CASE WHEN x.indisreplident THEN 'replica identity' END,
+                              'clustered on', nullif(x.indisclustered, false))
       FROM pg_constraint c JOIN held t ON t.oid = c.conrelid
+      LEFT JOIN pg_index x ON x.indexrelid = c.conindid AND x.indrelid = c.conrelid
      WHERE c.contype NOT IN ('t', 'n') AND c.conislocal
     UNION ALL
     SELECT 'index', i.name, t.name, 'pg_class'::regclass, i.oid, 0, NULL,
            jsonb_build_object('definition', pg_get_indexdef(i.oid),
                               'valid', x.indisvalid AND x.indisready,
-                              'options', CASE WHEN x.indisreplident THEN 'replica identity' END)
+                              'options', CASE WHEN x.indisreplident THEN 'replica identity' END,
+                              'clustered on', nullif(x.indisclustered, false))
       FROM pg_index x
       JOIN held t ON t.oid = x.indrelid
       JOIN named i ON i.oid = x.indexrelid AND NOT i.relispartition
@@ -108,6 +124,7 @@ object AS (
     SELECT 'sequence', s.name, o.name || '.' || quote_ident(a.attname),
            'pg_class'::regclass, s.oid, 0, s.relowner,
            jsonb_build_object('type', format_type(q.seqtypid, NULL), 'start', q.seqstart,
+                              'persistence', CASE s.relpersistence WHEN 'u' THEN 'unlogged' END,
                               'increment', q.seqincrement, 'min', q.seqmin, 'max', q.seqmax,
                               'cache', q.seqcache, 'cycle', q.seqcycle)
       FROM pg_sequence q
@@ -158,7 +175,16 @@ object AS (
                'definition', CASE WHEN p.prokind <> 'a' THEN pg_get_functiondef(p.oid) END,
                'transition', g.aggtransfn::text || ' ' || format_type(g.aggtranstype, NULL),
                'final', nullif(g.aggfinalfn::text, '-'),
-               'start', g.agginitval)
+               'start', g.agginitval,
+               'kind', nullif(g.aggkind, 'n'),
+               'sort operator', nullif(g.aggsortop, 0)::regoperator::text,
+               'combine', nullif(g.aggcombinefn::text, '-'),
+               'serialise', nullif(g.aggserialfn::text, '-'),
+               'deserialise', nullif(g.aggdeserialfn::text, '-'),
+               'moving', nullif(jsonb_build_array(
+                   g.aggmtransfn::text, g.aggminvtransfn::text, g.aggmfinalfn::text,
+                   g.aggminitval), '["-", "-", "-", null]'),
+               'parallel', CASE WHEN p.prokind = 'a' THEN nullif(p.proparallel, 'u') END)
       FROM pg_proc p
       JOIN schema n ON n.oid = p.pronamespace
       LEFT JOIN pg_aggregate g ON g.aggfnoid = p.oid
@@ -186,10 +212,24 @@ object AS (
                                WHERE a.attrelid = y.typrelid AND a.attnum > 0
                                  AND NOT a.attisdropped),
                'subtype', (SELECT format_type(rngsubtype, NULL) FROM pg_range
-                            WHERE rngtypid = y.oid))
+                            WHERE rngtypid = y.oid),
+               'range', (SELECT jsonb_build_array(
+                                    pg_describe_object('pg_opclass'::regclass, rngsubopc, 0),
+                                    nullif(rngcollation, 0)::regcollation::text,
+                                    rngcanonical::text, rngsubdiff::text)
+                           FROM pg_range WHERE rngtypid = y.oid),
+               'collation', CASE WHEN y.typtype = 'd' THEN nullif(y.typcollation, 0)::regcollation::text
+                                 END,
+               'base', CASE WHEN y.typtype = 'b'
+                            THEN jsonb_build_array(y.typinput::text, y.typoutput::text,
+                                                   y.typreceive::text, y.typsend::text,
+                                                   y.typlen, y.typbyval, y.typalign, y.typstorage)
+                            END)
       FROM pg_type y
       JOIN schema n ON n.oid = y.typnamespace
      WHERE (y.typtype IN ('e', 'd', 'r')
+            OR y.typtype = 'b' AND NOT EXISTS (SELECT FROM pg_type WHERE typarray = y.oid)
+            OR NOT y.typisdefined
             OR y.typtype = 'c' AND EXISTS (SELECT FROM pg_class
                                             WHERE oid = y.typrelid AND relkind = 'c'))
        AND NOT EXISTS (SELECT FROM member WHERE classid = 'pg_type'::regclass AND objid = y.oid)
