@@ -153,7 +153,11 @@ def _script(
     parts += ["-- Here the script runs.", ":migrator_script\n;"]
     if is_autocommit:
         parts.append(guard)
-    parts += [record, f"\\echo 'undone: {entry.subject}; the database is at {_named(after)}'"]
+    parts.append(record)
+    if is_autocommit:
+        # The server may end the session a while after psql: the next script would be refused.
+        parts.append("SELECT pg_advisory_unlock_all() AS migrator_unlocked \\gset")
+    parts += [f"\\echo 'undone: {entry.subject}; the database is at {_named(after)}'"]
     return Script(file, entry.subject, message, after, "\n".join(parts) + "\n")
 
 

@@ -97,6 +97,18 @@ def test_all_of_them_in_the_order_of_the_index_lead_to_an_empty_database(
     assert verify.verify(settings).is_clean
 
 
+def test_a_script_outside_a_transaction_gives_its_lock_back_before_it_ends(
+    settings, folder, psql, db
+):
+    assert psql(folder / "undo_0003.sql").returncode == 0
+    script = folder / "undo_0002.sql"
+    script.write_text(
+        script.read_text() + "SELECT 'held: ' || count(*) FROM pg_locks l, pg_database"
+        " d WHERE l.database = d.oid AND datname = current_database() AND locktype = 'advisory';"
+    )
+    assert "held: 0" in psql(script).stdout
+
+
 def test_out_of_order_it_is_refused(settings, folder, psql):
     refused(psql(folder / "undo_0002.sql"), "the newest revision in the ledger is 0003 (entry 3)")
     assert state(settings)[0] == ["0003"]
