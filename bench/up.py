@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -71,12 +72,12 @@ def write(root: Path, count: int, url: str, options: str = "") -> None:
         revises = name
 
 
-def run(root: Path, url: str, *command: str) -> float:
-    """Run a command as a user would; returns wall seconds."""
+def run(root: Path, url: str, *command: str) -> tuple[float, float]:
+    """Run a command as a user would; returns wall seconds, and its own CPU seconds (no server's)."""
     environment = {
         name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
     }
-    began = time.perf_counter()
+    before, began = _cpu_s(), time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=root,
@@ -88,12 +89,21 @@ def run(root: Path, url: str, *command: str) -> float:
     took = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(done.stdout.decode() + done.stderr.decode())
-    return took
+    return took, _cpu_s() - before
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def measure(server: str, scratch: Path, count: int) -> dict[str, float]:
     """Each command once, on a database of its own."""
     found = {}
+
+    def keep(name: str, took: tuple[float, float]) -> None:
+        found[name], found[f"{name}_cpu"] = took
+
     for name in ("alembic", "alembic_per_revision", "migrator"):
         database = f"bench_{name}"
         with psycopg.connect(server, autocommit=True) as conn:
@@ -106,10 +116,10 @@ def measure(server: str, scratch: Path, count: int) -> dict[str, float]:
             per_revision = ", transaction_per_migration=True"
             write(root, count, url, per_revision if name == "alembic_per_revision" else "")
         if name == "migrator":
-            found[name] = run(root, url, "migrator", "up")
-            found["nothing_pending"] = run(root, url, "migrator", "up")
+            keep(name, run(root, url, "migrator", "up"))
+            keep("nothing_pending", run(root, url, "migrator", "up"))
         else:
-            found[name] = run(root, url, "alembic", "upgrade", "head")
+            keep(name, run(root, url, "alembic", "upgrade", "head"))
     return found
 
 
@@ -141,6 +151,7 @@ def summary(count: int, runs: list[dict[str, float]]) -> dict[str, Any]:
         "runs": runs,
         "median": median,
         "times_alembic": median["migrator"] / median["alembic"],
+        "times_alembic_cpu": median["migrator_cpu"] / median["alembic_cpu"],
         "times_alembic_per_revision": median["migrator"] / median["alembic_per_revision"],
     }
 
@@ -152,6 +163,7 @@ def table(result: dict[str, Any]) -> str:
         ("the same, a transaction each", f"{median['alembic_per_revision']:.2f} s"),
         (f"migrator up, {result['revisions']} revisions", f"{median['migrator']:.2f} s"),
         ("times alembic", f"{result['times_alembic']:.2f}"),
+        ("times alembic, CPU of the command", f"{result['times_alembic_cpu']:.2f}"),
         ("times alembic, a transaction each", f"{result['times_alembic_per_revision']:.2f}"),
         ("migrator up, nothing pending", f"{median['nothing_pending']:.2f} s"),
     ]

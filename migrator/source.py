@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 
 ReadAs = Callable[[ast.AST], ast.AST]
 
+_UNSAID = frozenset(("kind", "type_comment", "ctx"))
+
 
 def source_hash(nodes: Iterable[ast.AST], *, read_as: ReadAs = lambda node: node) -> str:
     """SHA-256 over the meaning of some syntax trees, in their order.
@@ -33,11 +35,12 @@ def module_hash(source: str) -> str:
 def _said(value: object, read_as: ReadAs) -> str:
     if isinstance(value, ast.AST):
         node = read_as(value)
-        fields = [
-            f"{name}={_said(part, read_as)}"
-            for name, part in ast.iter_fields(node)
-            if part not in (None, []) and name not in ("kind", "type_comment", "ctx")
-        ]
+        fields = []
+        for name in node._fields:
+            if name in _UNSAID or (part := getattr(node, name, None)) is None or part == []:
+                continue
+            said = repr(part) if isinstance(part, str) else _said(part, read_as)
+            fields.append(f"{name}={said}")
         return f"{type(node).__name__}({','.join(fields)})"
     if isinstance(value, list):
         return f"[{','.join(_said(part, read_as) for part in value if not _is_docstring(part))}]"

@@ -84,7 +84,8 @@ def read(settings: Settings) -> History:
     with _explained(settings):
         loaded = list(scripts.walk_revisions())
         heads = tuple(scripts.get_heads())
-    revisions = tuple(_revision(script, directory) for script in reversed(loaded))
+    rollback = directory / "rollback"
+    revisions = tuple(_revision(script, rollback) for script in reversed(loaded))
     history = History(directory, revisions, heads, scripts, settings)
     _refuse_two_heads(history)
     return _with_exemptions(history, settings.migrations.rules_from)
@@ -121,10 +122,11 @@ def refuse_missing(settings: Settings) -> None:
             )
 
 
-def _revision(script: Script, directory: Path) -> Revision:
+def _revision(script: Script, scripts: Path) -> Revision:
     path = Path(script.path)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    rollback = directory / "rollback" / f"{script.revision}.sql"
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    rollback = scripts / f"{script.revision}.sql"
     declared = getattr(script.module, "rollback", None)
     return Revision(
         id=script.revision,
@@ -134,13 +136,20 @@ def _revision(script: Script, directory: Path) -> Revision:
         path=path,
         source_hash=normalise.revision_hash(tree),
         rollback_path=rollback,
-        rollback_script=rollback.read_text(encoding="utf-8") if rollback.is_file() else None,
+        rollback_script=_text(rollback),
         irreversible=declared.reason if isinstance(declared, Irreversible) else None,
-        transactional=not _leaves_its_transaction(tree),
-        backfills=_calls_backfill(tree),
+        transactional=not _leaves_its_transaction(source, tree),
+        backfills=_calls_backfill(source, tree),
         has_upgrade=callable(getattr(script.module, "upgrade", None)),
         requires=_required(script),
     )
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
 
 
 def _required(script: Script) -> tuple[str, ...]:
@@ -155,14 +164,16 @@ def _parents(script: Script) -> tuple[str, ...]:
     return (down,) if isinstance(down, str) else tuple(down)
 
 
-def _leaves_its_transaction(tree: ast.Module) -> bool:
-    return any(
+def _leaves_its_transaction(source: str, tree: ast.Module) -> bool:
+    return "autocommit_block" in source and any(
         isinstance(node, ast.Attribute) and node.attr == "autocommit_block"
         for node in ast.walk(tree)
     )
 
 
-def _calls_backfill(tree: ast.Module) -> bool:
+def _calls_backfill(source: str, tree: ast.Module) -> bool:
+    if "migrator" not in source or "backfill" not in source:
+        return False
     imported = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom | ast.Import)]
     if not any("migrator" in ast.unparse(node) for node in imported):
         return False  # an older history may have a function of that name

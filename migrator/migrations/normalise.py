@@ -46,8 +46,10 @@ def normalised(sql: str) -> str:
     Words outside quotes are in lower case. What the scanner does not take is returned as it is.
     """
     found = words(sql)
-    if found is None:
-        return sql.strip()
+    return sql.strip() if found is None else _spaced(found)
+
+
+def _spaced(found: list[str]) -> str:
     while found and found[-1] == ";":
         found.pop()
     return " ".join(found)
@@ -63,6 +65,9 @@ def words(sql: str) -> list[str] | None:
     return [text.lower() if _WORD.fullmatch(text) else text for text in texts]
 
 
+_READ = frozenset((ast.BinOp, ast.Attribute, ast.keyword, ast.Constant, ast.JoinedStr))
+
+
 class _SqlInStrings:
     """Read a string that is SQL as its tokens; one that is only a part of SQL as it is."""
 
@@ -70,6 +75,9 @@ class _SqlInStrings:
         self._parts: set[int] = set()
 
     def __call__(self, node: ast.AST) -> ast.AST:
+        return self._as_tokens(node) if type(node) in _READ else node
+
+    def _as_tokens(self, node: ast.AST) -> ast.AST:
         match node:
             case ast.BinOp(left=left, right=right):
                 self._parts |= {id(left), id(right)}
@@ -105,4 +113,4 @@ def _read(text: str) -> str | None:
     # A brace outside quotes is a place in a template, where what stands beside it counts.
     if not found or not _COMMANDS.fullmatch(found[0]) or {"{", "}"} & set(found):
         return None
-    return normalised(text)
+    return _spaced(found)

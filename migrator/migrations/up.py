@@ -101,13 +101,16 @@ def up(
         from migrator.migrations import phase_check
 
         phase_check.refuse_bad_flags(allow, reason)
-    if to is None and (current := _nothing_pending(settings)):
-        state, unknown = current
-        return Outcome(run, (), state.version, (), unknown, None)
+    state = None
+    if to is None and (outlined := outline.read(settings)):
+        state = _state(settings)
+        if plan.held_by(outlined, state).issuperset(outlined.ids):
+            unknown = plan.unknown_to(outlined, state)
+            return Outcome(run, (), state.version, (), unknown, None)
     from migrator.migrations import check, history, phase_check
 
     files = history.read(settings)
-    found = survey(settings, files, to=to, phase=phase)
+    found = plan.make(files, state or _state(settings), to=to, phase=phase)
     check.refuse_incomplete(files, found.asked)
     permits = phase_check.prove(settings, files, found, allow=allow, reason=reason, warn=progress)
     permits.glance(found.todo)
@@ -142,20 +145,6 @@ def survey(
         UsageError, Refused: as `up`.
     """
     return plan.make(files, _state(settings), to=to, phase=phase)
-
-
-def _nothing_pending(settings: Settings) -> tuple[Applied, tuple[str, ...]] | None:
-    """The state and what is unknown, where the database holds all that the files have.
-
-    None where something is pending, or where that cannot be told without loading the files.
-    """
-    files = outline.read(settings)
-    if files is None:
-        return None
-    state = _state(settings)
-    if not plan.held_by(files, state).issuperset(files.ids):
-        return None
-    return state, plan.unknown_to(files, state)
 
 
 def _state(settings: Settings) -> Applied:

@@ -18,12 +18,17 @@ from migrator.postgres.blockers import Want
 _DATA = re.compile(
     r"\s*(insert|update|delete|select|with|values|copy|show|set|reset)\b", re.IGNORECASE
 )
+# Nor is a table that names no other: nobody else sees it yet.
+_MAKES = re.compile(
+    r"\s*create\s+table\s(?!.*\b(?:references|inherits|partition|as|like|of)\b)[^;]*;?\s*",
+    re.IGNORECASE | re.DOTALL,
+)
 _CHANGES = re.compile(r"\s*(insert|update|delete|merge|with|copy|do|call|execute)\b", re.IGNORECASE)
 
 
 def of(sql: str) -> tuple[Want, ...]:
     """The locks on tables that the SQL asks for, in its order; empty where it cannot be parsed."""
-    if _DATA.match(sql):
+    if _DATA.match(sql) or _MAKES.fullmatch(sql):
         return ()
     try:
         statements = scripts.parsed(sql)

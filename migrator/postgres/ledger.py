@@ -16,7 +16,6 @@ from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from functools import cache
-from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
@@ -245,11 +244,11 @@ def client() -> str:
 
 def git_sha() -> str | None:
     """The commit that is deployed: the pipeline's word for it, else the checkout's."""
-    return os.environ.get("GITHUB_SHA") or _checkout_sha(Path.cwd())
+    return os.environ.get("GITHUB_SHA") or _checkout_sha(os.getcwd())  # noqa: PTH109 - for each entry
 
 
 @cache
-def _checkout_sha(folder: Path) -> str | None:
+def _checkout_sha(folder: str) -> str | None:
     # Asked once per command, not once per revision.
     try:
         found = subprocess.run(

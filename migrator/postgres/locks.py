@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -54,10 +55,14 @@ class Fence:
     def checking(self) -> Ask:
         """What `check` asks of the server, and raises where the answer is no."""
         # KEY SHARE lets the heartbeat write the row meanwhile; the next holder asks for more.
+        return Ask(self._query, read=self._read)
+
+    @cached_property
+    def _query(self) -> bytes:
         query = sql.SQL(
             "SELECT FROM migrator.deployer WHERE lock = {} AND epoch = {} FOR KEY SHARE"
-        ).format(sql.Literal(self.lock), sql.Literal(self.epoch))
-        return Ask(query, read=self._read)
+        )
+        return query.format(sql.Literal(self.lock), sql.Literal(self.epoch)).as_bytes()
 
     def _read(self, cursor: Cursor) -> None:
         if cursor.fetchone() is None:

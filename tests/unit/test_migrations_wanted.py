@@ -65,3 +65,21 @@ def test_what_blocks_nobody_is_known(statement):
 )
 def test_no_table_lock_is_asked_for_that_somebody_could_queue_behind(statement):
     assert wants(statement) == {}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE a (id bigint REFERENCES t)",
+        "CREATE TABLE a PARTITION OF t FOR VALUES IN (1)",
+        "CREATE TABLE a () INHERITS (t)",
+        "CREATE TABLE a (id bigint); ALTER TABLE t ADD b int",
+    ],
+)
+def test_a_new_table_that_names_another_asks_for_that_one(statement):
+    assert '"t"' in wants(statement)
+
+
+def test_a_new_table_that_names_no_other_asks_for_nothing_and_is_not_parsed(monkeypatch):
+    monkeypatch.setattr(wanted.scripts, "parsed", None)
+    assert wants("create table a (\n  id bigint primary key,\n  note text\n);\n") == {}
