@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Undo nothing; write the scripts of applied revisions to DIR, to be run by psql alone.",
+    help="Undo nothing; write scripts to DIR that undo revisions and cut-overs by psql alone.",
 )
 @click.option("--reason", metavar="TEXT", help="Why; it is kept in the ledger.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -59,7 +59,7 @@ def command(
         if projections or to or reason:
             raise UsageError(
                 "--export stands with --projection, --to or --reason",
-                expected="--export DIR alone: it writes the scripts of all applied revisions",
+                expected="--export DIR alone: it writes the scripts of all revisions and projections",
             )
         _export(app, folder, dry_run=dry_run)
         return
@@ -91,7 +91,7 @@ def _say(app: App, step: Step) -> None:
 
 
 def _export(app: App, folder: Path, *, dry_run: bool) -> None:
-    from migrator.migrations import export
+    from migrator.deploy import export
 
     found = export.plan(app.settings)
     if not dry_run:
@@ -100,15 +100,25 @@ def _export(app: App, folder: Path, *, dry_run: bool) -> None:
         "folder": str(folder),
         "scripts": [{**asdict(script), "order": n} for n, script in enumerate(found.scripts, 1)],
         "ends": found.ends,
+        "swap_backs": [asdict(script) for script in found.swap_backs],
+        "without": list(found.without),
         "dry_run": dry_run,
     }
     lines = [
         f"{script.file} undoes {script.revision}, to {', '.join(script.leaves) or 'no revision'}"
         for script in found.scripts
     ]
+    if found.scripts:
+        lines.append(f"after the last: {found.ends}")
+    lines += [
+        f"{each.file} swaps {each.projection} back from build {each.outgoing} to {each.incoming}"
+        + (f", which lacks the {each.behind:,} newest events" if each.behind else "")
+        for each in found.swap_backs
+    ]
+    lines += [f"no script: {why}" for why in found.without]
     did = "would be written" if dry_run else "written"
-    lines.append(f"after the last: {found.ends}")
-    lines.append(f"{len(found.scripts)} scripts and {export.INDEX} {did} to {folder}")
+    count = len(found.files)
+    lines.append(f"{count} script{'' if count == 1 else 's'} and {export.INDEX} {did} to {folder}")
     app.emit(document, "\n".join(lines))
 
 

@@ -70,10 +70,10 @@ def plan(settings: Settings, *, projections: Sequence[str] = (), to: str | None 
         ]
         chosen = _chosen(standing, projections, to)
         if chosen[0].act == "cut-over":
-            moves = [_move(conn, entry) for entry in chosen]
+            moves = [move_back(conn, entry) for entry in chosen]
             statements = [s.as_string(conn) for m in moves for s in swap.statements(conn, m)]
-            behind = {m.incoming.projection: _behind(conn, m) for m in moves}
-            return Plan(tuple(chosen), tuple(statements), behind)
+            lost = {m.incoming.projection: behind(conn, m) for m in moves}
+            return Plan(tuple(chosen), tuple(statements), lost)
     from migrator.migrations import undo
 
     return Plan(tuple(chosen), tuple(undo.shown(settings, entry) for entry in chosen), {})
@@ -123,8 +123,14 @@ def _revisions_above(standing: list[Entry], to: str) -> list[Entry]:
     return above
 
 
-def _move(conn: Connection, entry: Entry) -> Move:
-    """The way back from a cut-over: the build it archived, in place of the one it made live."""
+def move_back(conn: Connection, entry: Entry) -> Move:
+    """The way back from a cut-over: the build it archived, in place of the one it made live.
+
+    Read-only.
+
+    Raises:
+        Refused: it was the first, or the builds have moved on.
+    """
     if entry.replaced_build is None:
         raise Refused(
             f"the cut-over of {entry.subject} to build {entry.build} was its first",
@@ -148,15 +154,23 @@ def _held(conn: Connection, projection: str, state: builds.State, build: int | N
     )
 
 
-def _behind(conn: Connection, move: Move) -> int:
-    """How many events lie between the positions of the two builds."""
+def last_cut_overs(conn: Connection) -> list[Entry]:
+    """Each projection's last cut-over that still stands, newest first; read-only."""
+    entries = ledger.entries(conn)
+    undone = {entry.undoes for entry in entries}
+    standing = [e for e in reversed(entries) if e.act == "cut-over" and e.entry not in undone]
+    return list({e.subject: e for e in reversed(standing)}.values())[::-1]
+
+
+def behind(conn: Connection, move: Move) -> int:
+    """How many events lie between the positions of the two builds; read-only."""
     assert move.outgoing is not None
     archived = {(p.topic, p.partition): p for p in builds.positions(conn, move.incoming.build)}
-    behind = 0
+    lost = 0
     for live in builds.positions(conn, move.outgoing.build):
         held = archived.get((live.topic, live.partition))
-        behind += max(live.next_offset - (held.next_offset if held else 0), 0)
-    return behind
+        lost += max(live.next_offset - (held.next_offset if held else 0), 0)
+    return lost
 
 
 def rollback(
@@ -201,5 +215,5 @@ def rollback(
 def _swap_back(settings: Settings, planned: Plan, run: UUID, reason: str) -> Swapped:
     with connect(settings, "rollback") as conn:
         conn.autocommit = True
-        moves = [_move(conn, entry) for entry in planned.entries]
+        moves = [move_back(conn, entry) for entry in planned.entries]
         return swap.swap(conn, settings, moves, run=run, reason=reason)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
-from importlib.resources import files
-from pathlib import Path
-from uuid import uuid4
 
 from psycopg import sql
 
 from migrator.errors import Refused
 from migrator.migrations import applied, scripts, undo
-from migrator.postgres import ledger
-from migrator.postgres.connect import Connection, connect
+from migrator.postgres import ledger, psqlscript
+from migrator.postgres.connect import Connection
 from migrator.postgres.ledger import Entry, NewEntry
 from migrator.settings import Settings
-
-INDEX = "index.md"
 
 
 @dataclass(frozen=True)
@@ -32,15 +26,6 @@ class Script:
 
 
 @dataclass(frozen=True)
-class Export:
-    """The scripts in the order they are to be run in, and why they end where they end."""
-
-    scripts: tuple[Script, ...]
-    ends: str
-    index: str
-
-
-@dataclass(frozen=True)
 class _Target:
     """What all scripts share."""
 
@@ -49,58 +34,29 @@ class _Target:
     search_path: str
 
 
-def plan(settings: Settings) -> Export:
+def scripts_of(conn: Connection, settings: Settings) -> tuple[tuple[Script, ...], str]:
     """Write the text of a script for each applied revision, newest first; read-only.
 
-    It stops before the first revision that cannot be undone: what is older stands beneath it.
+    It stops before the first revision that cannot be undone, since what is older stands beneath it;
+    the text says why it ends there.
 
     Raises:
-        Refused: no applied revision can be undone, or version table and ledger disagree.
+        Refused: version table and ledger disagree.
     """
-    with connect(settings, "export") as conn:
-        conn.read_only = True
-        ledger.refuse_older(conn)
-        state = applied.read(conn, settings.migrations)
-        target = _target(conn, settings) if state.standing else None
+    state = applied.read(conn, settings.migrations)
+    target = _target(conn, settings) if state.standing else None
     made: list[Script] = []
-    ends = "the database is then at no revision"
     for entry in reversed(state.standing):
         assert target is not None
         try:
             after = applied.heads_without(state, entry)
             made.append(_script(target, entry, undo.script_of(entry), state.heads, after))
         except Refused as exc:
-            ends = exc.found
-            break
+            return tuple(made), exc.found
         state = replace(
             state, heads=after, entries=tuple(e for e in state.entries if e.entry != entry.entry)
         )
-    if not made:
-        raise Refused(
-            f"there is no script to export: {ends}",
-            expected="an applied revision with a rollback script in the ledger",
-            next_step="migrator history shows what was done",
-        )
-    return Export(tuple(made), ends, _index(made, ends))
-
-
-def write(export: Export, folder: Path) -> list[Path]:
-    """Write the scripts and their index into a folder that is new or empty; returns the files.
-
-    Raises:
-        Refused: the folder holds something, which might be an older export.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Refused(
-            f"{folder} is not empty",
-            expected="a new or empty folder: an older export's scripts must not stand among these",
-            next_step="name another folder, or empty this one",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [(script.file, script.text) for script in export.scripts] + [(INDEX, export.index)]
-    for name, text in written:
-        (folder / name).write_bytes(text.encode())
-    return [folder / name for name, _ in written]
+    return tuple(made), "the database is then at no revision"
 
 
 def _target(conn: Connection, settings: Settings) -> _Target:
@@ -123,7 +79,7 @@ def _target(conn: Connection, settings: Settings) -> _Target:
 def _script(
     target: _Target, entry: Entry, script: str, before: tuple[str, ...], after: tuple[str, ...]
 ) -> Script:
-    file = f"undo_{re.sub(r'[^A-Za-z0-9_.-]', '_', entry.subject)}.sql"
+    file = psqlscript.file_name("undo", entry.subject)
     message = (entry.message or "").replace("\n", " ")
     guard, record = _guard(target, entry, before, file), _record(target, entry, before, after)
     database = target.settings.database
@@ -134,10 +90,10 @@ def _script(
         + f"\n-- Run: psql -X -v reason='why' -f {file}   on the database it was exported from."
         + ("\n-- " + _AUTOCOMMIT if is_autocommit else _ONE_TRANSACTION)
         + "\n-- docs/migrations.md, rollback scripts for psql, says what the guards check.",
-        _HEAD.replace("{{file}}", file),
+        psqlscript.head(file),
         "-- The rollback script as the ledger keeps it; its SHA-256 is checked before it runs.",
-        f"SELECT {_dollar_quoted(script)} AS migrator_script \\gset",
-        _NOTED,
+        f"SELECT {psqlscript.dollar_quoted(script)} AS migrator_script \\gset",
+        psqlscript.noted() + _HASHED,
         guard,
     ]
     if is_autocommit:
@@ -157,7 +113,7 @@ def _script(
     if is_autocommit:
         # The server may end the session a while after psql: the next script would be refused.
         parts.append("SELECT pg_advisory_unlock_all() AS migrator_unlocked \\gset")
-    parts += [f"\\echo 'undone: {entry.subject}; the database is at {_named(after)}'"]
+    parts += [f"\\echo 'undone: {entry.subject}; the database is at {named(after)}'"]
     return Script(file, entry.subject, message, after, "\n".join(parts) + "\n")
 
 
@@ -168,21 +124,7 @@ _AUTOCOMMIT = (
     "Its statement cannot run in a transaction: it runs alone, and version table and ledger follow\n"
     "-- in one. Interrupted in between, run it again: the statement can be repeated."
 )
-_HEAD = r"""
-\set ON_ERROR_STOP on
-\set ON_ERROR_ROLLBACK off
-\set AUTOCOMMIT on
-\encoding UTF8
-\if :{?reason}
-\else
-  DO $$ BEGIN RAISE EXCEPTION 'there is no reason'
-      USING HINT = 'say why: psql -v reason=... -f {{file}}'; END $$;
-\endif
-SET standard_conforming_strings = on;
-"""
-_NOTED = r"""SELECT set_config('migrator.reason', :'reason', false) AS migrator_noted,
-       set_config('migrator.started', clock_timestamp()::text, false) AS migrator_noted_2,
-       set_config('migrator.script_hash',
+_HASHED = r"""SELECT set_config('migrator.script_hash',
                   encode(sha256(convert_to(:'migrator_script', 'UTF8')), 'hex'), false)
            AS migrator_noted_3 \gset
 """
@@ -190,104 +132,46 @@ _NOTED = r"""SELECT set_config('migrator.reason', :'reason', false) AS migrator_
 
 def _guard(target: _Target, entry: Entry, before: tuple[str, ...], file: str) -> str:
     is_autocommit = scripts.is_autocommit(entry.rollback_script or "")
-    # What is put into a message is put between quotes there, where % stands for an argument.
     quoted = {
-        "revision": entry.subject.replace("'", "''").replace("%", "%%"),
+        "revision": psqlscript.in_message(entry.subject),
         "file": file,
         "format": str(ledger.FORMAT),
         "entry": str(entry.entry),
         "version_table": target.version_table,
     }
-    return _filled(
+    return psqlscript.filled(
         "export_guard",
         **quoted,
-        lock_timeout=_literal(f"{target.settings.database.lock_timeout_ms}ms"),
+        lock_timeout=psqlscript.literal(f"{target.settings.database.lock_timeout_ms}ms"),
         lock="pg_try_advisory_lock" if is_autocommit else "pg_try_advisory_xact_lock",
-        entry_hash=_literal(entry.entry_hash),
-        before=_array(before),
-        rollback_hash=_literal(entry.rollback_hash),
+        entry_hash=psqlscript.literal(entry.entry_hash),
+        before=psqlscript.array(before),
+        rollback_hash=psqlscript.literal(entry.rollback_hash),
     )
 
 
 def _record(target: _Target, entry: Entry, before: tuple[str, ...], after: tuple[str, ...]) -> str:
-    return _filled(
-        "export_record",
-        version_table=target.version_table,
-        gone=_array(tuple(name for name in before if name not in after)),
-        come=_array(tuple(name for name in after if name not in before)),
-        subject=_literal(entry.subject),
-        message=_literal(entry.message),
-        phase=_literal(entry.phase),
-        revises=_literal(entry.revises),
-        entry=str(entry.entry),
-        json=_json(entry),
-    )
-
-
-def _json(entry: Entry) -> str:
-    """The SQL for what the new entry says: known now, but for its run, reason and duration."""
-    run, reason, duration_ms = uuid4(), uuid4().hex, uuid4().int
+    gone = psqlscript.array(tuple(name for name in before if name not in after))
+    come = psqlscript.array(tuple(name for name in after if name not in before))
     new = NewEntry(
         act="rollback",
         subject=entry.subject,
-        run=run,
-        duration_ms=duration_ms,
+        run=entry.run,
+        duration_ms=0,
         message=entry.message,
         phase=entry.phase,
         revises=entry.revises,
         undoes=entry.entry,
-        reason=reason,
     )
-    unknown = {str(run): "run", reason: "reason_in_json", str(duration_ms): "duration_ms"}
-    pieces = re.split(f"({'|'.join(unknown)})", ledger.said(new))
-    return " || ".join(unknown.get(piece) or _literal(piece) for piece in pieces)
+    return "\n".join(
+        [
+            f"DELETE FROM {target.version_table} WHERE version_num = ANY ({gone});",  # noqa: S608
+            f"INSERT INTO {target.version_table} (version_num) SELECT unnest({come});",
+            psqlscript.recorded(new),
+        ]
+    )
 
 
-def _filled(name: str, **values: str) -> str:
-    text = files("migrator.postgres").joinpath(f"sql/{name}.sql").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], text).rstrip()
-
-
-def _literal(value: str | None) -> str:
-    """A literal under standard_conforming_strings, in which a backslash is a backslash."""
-    return "NULL" if value is None else "'" + value.replace("'", "''") + "'"
-
-
-def _array(names: tuple[str, ...]) -> str:
-    return f"ARRAY[{', '.join(map(_literal, names))}]::text[]"
-
-
-def _dollar_quoted(text: str) -> str:
-    tag = "$undo$"
-    # A text that ends as the tag begins would end the literal together with the tag's own dollar.
-    while tag in f"{text}$":
-        tag = f"$undo_{uuid4().hex[:8]}$"
-    return f"{tag}{text}{tag}"
-
-
-def _named(heads: tuple[str, ...]) -> str:
+def named(heads: tuple[str, ...]) -> str:
+    """The revisions that the database is at, for people."""
     return ", ".join(heads) or "no revision"
-
-
-def _index(made: list[Script], ends: str) -> str:
-    rows = "".join(
-        f"| {number} | `{script.file}` | {script.revision} | {script.message} | {_named(script.leaves)} |\n"
-        for number, script in enumerate(made, 1)
-    )
-    return f"""# Rollback scripts for psql
-
-Run them in this order, newest first, as many as are needed and each once:
-
-    psql -X -v reason='why' -f {made[0].file} "$MIGRATOR_DATABASE_URL"
-
-| order | file | undoes | message | the database is then at |
-|---|---|---|---|---|
-{rows}
-After the last: {ends}.
-
-Each refuses to run on another database, out of order, twice, while migrator runs, or where the script
-or the ledger was tampered with; psql then exits with 3 and nothing has changed. A lock wait ends it in the
-same way: run it again. Each writes its entry into the ledger; `migrator verify` and `migrator history` show it.
-
-They fit this one state of the database: after the next `migrator up`, export them anew.
-"""

@@ -4,8 +4,9 @@ import subprocess
 
 import pytest
 
+from migrator.deploy import export
 from migrator.errors import Refused
-from migrator.migrations import export, up, verify
+from migrator.migrations import up, verify
 from migrator.postgres import ledger
 from migrator.postgres.connect import connect
 from migrator.postgres.locks import deployer_lock

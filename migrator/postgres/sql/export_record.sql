@@ -1,5 +1,3 @@
-DELETE FROM {{version_table}} WHERE version_num = ANY ({{gone}});
-INSERT INTO {{version_table}} (version_num) SELECT unnest({{come}});
 -- The ledger's entry, chained to the last as docs/ledger.md says: sha256 of the last entry's hash, a
 -- line feed, and what this entry says as JSON.
 WITH new AS MATERIALIZED (
@@ -26,10 +24,9 @@ said AS (
            ) AS reason_in_json
       FROM new
 )
-INSERT INTO migrator.ledger (act, subject, run, message, phase, revises, undoes, reason,
-                             duration_ms, client, previous_hash, entry_hash)
-SELECT 'rollback', {{subject}}, run, {{message}}, {{phase}}, {{revises}}, {{entry}}, reason,
-       duration_ms, session_user || '@' || coalesce(host(inet_client_addr()), 'local') || ' (psql)',
+INSERT INTO migrator.ledger ({{columns}}, run, reason, duration_ms, client, previous_hash, entry_hash)
+SELECT {{values}}, run, reason, duration_ms,
+       session_user || '@' || coalesce(host(inet_client_addr()), 'local') || ' (psql)',
        previous_hash,
        encode(sha256(convert_to(previous_hash || chr(10) || {{json}}, 'UTF8')), 'hex')
   FROM said;
