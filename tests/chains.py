@@ -114,7 +114,7 @@ class Project:
 
 def project(chain: Chain, root: Path) -> Project:
     """Lay out a project in `root`; skips the test where the wheel cannot be had."""
-    site = _fetched(chain)
+    site = fetched(chain)
     versions = site / chain.versions
     (root / "migrations/versions").mkdir(parents=True)
     (root / "migrations/rollback").mkdir()
@@ -169,7 +169,8 @@ def _write_conventions(site: Path, root: Path) -> None:
     )
 
 
-def _fetched(chain: Chain) -> Path:
+def fetched(chain: Chain) -> Path:
+    """The folder that the wheel is unpacked in; skips the test where it cannot be had."""
     version = f"py{sys.version_info.major}{sys.version_info.minor}"
     name = f"chain-{chain.wheel.replace('==', '-')}-{chain.sha256[:8]}-{version}"
     try:

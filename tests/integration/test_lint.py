@@ -78,6 +78,16 @@ def test_only_what_is_pending_is_linted_and_rev_names_any(root, lint, cli):
     assert "nothing to lint" in cli("lint").stdout
 
 
+@pytest.mark.parametrize("where", [(), ("--no-database",)])
+def test_what_rules_from_exempts_is_linted_only_where_it_is_named(root, lint, monkeypatch, where):
+    revisions.write(root, "0001", INDEX, head="", rollback=None)
+    revisions.write(root, "0002", 'op.create_index("j", "big", ["b"])', revises="0001")
+    assert len(lint("--no-database", code=3)["linted"]) == 2
+    monkeypatch.setenv("MIGRATOR_MIGRATIONS__RULES_FROM", "0002")
+    assert lint(*where, code=3)["linted"] == ["migrations/versions/0002_x.py"]
+    assert lint("0001", *where, code=3)["linted"] == ["migrations/versions/0001_x.py"]
+
+
 def test_no_database_lints_every_revision(root, lint, cli):
     revisions.write(root, "0001", INDEX)
     assert cli("up").exit_code == 0

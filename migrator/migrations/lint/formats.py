@@ -130,7 +130,6 @@ def _described(rule: str) -> dict[str, Any]:
     described = {
         "id": rule,
         "shortDescription": {"text": title},
-        "helpUri": where,
         "help": {"text": f"See {where}.", "markdown": f"See [{where}]({where})."},
     }
     severity = own.severity if own else RULES[rule].severity if rule in RULES else None

@@ -57,7 +57,7 @@ def test_sarif_has_one_run_with_rules_results_and_suppressions(linted):
     assert document["version"] == "2.1.0"
     (run,) = document["runs"]
     assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["other-rule", "some-rule"]
-    assert run["tool"]["driver"]["rules"][0]["helpUri"] == "docs/lint.md"
+    assert run["tool"]["driver"]["rules"][0]["help"]["text"] == "See docs/lint.md."
     first, second = run["results"]
     assert first == {
         "ruleId": "some-rule",
