@@ -212,8 +212,8 @@ def _failed(exc: Exception, revision: Revision) -> Impossible:
             f"revision {revision.id} changes what all databases of the server share (roles, databases, "
             f"settings) from within a DO block or a function: {exc}; the scratch build was stopped "
             "before that was committed",
-            "move that statement out of the DO block, where it is passed over, or leave drift out: "
-            "migrator verify --skip-drift",
+            "migrator verify --skip-drift checks the rest; in a revision that is not applied yet, let such "
+            "a statement stand outside of the block, where it is passed over",
         )
     return Impossible(
         f"the revisions cannot be built from empty: {revision.id} fails there: {said}",
