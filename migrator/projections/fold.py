@@ -6,9 +6,11 @@ and its own methods, since millions of rows are held and changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute
 
 from migrator.projections.definition import Check, Definition, Projection
@@ -46,14 +48,17 @@ class Fold:
     """The rows of one projection as far as the events applied so far make them.
 
     `rows` is keyed as the records are, by bytes where the key is text: a key is decoded once a row,
-    not once an event.
+    not once an event. Where not all rows are in memory, `fetch(keys)` brings those of a batch's keys
+    there before it is folded.
     """
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self.rows: dict[Hashable, Any] = {}
+        self.fetch: Callable[[Iterable[Hashable]], None] | None = None
         self.takes_meta = any(handler.takes_meta for handler in definition.handlers.values())
         self._new = row_class(definition)
+        self._restore = [_restorer(type_) for _, type_ in definition.columns]
 
     def compiled(self, kinds: Mapping[str, type], meta: MakeMeta) -> BatchFold:
         """Make the function that folds a batch: `fold(keys, events, records)`.
@@ -78,6 +83,36 @@ class Fold:
         exec(source, known)  # noqa: S102 - our own text
         fold: BatchFold = known["fold"]
         return fold
+
+    def keys_of(self, keys: Sequence[RawKey], events: Sequence[Any]) -> set[Hashable]:
+        """The keys in `rows` that a batch's events fold into; what has none is left out."""
+        row_key = self._row_key()
+        found: set[Hashable] = set()
+        if row_key is None:
+            return found.union(keys) - {None}
+        for key, event in zip(keys, events, strict=True):
+            with suppress(Exception):  # the fold itself names it, or ignores the event
+                found.add(row_key(event.payload, key))
+        return found
+
+    def key_values(self, key: Hashable) -> tuple[Any, ...]:
+        """The values of the primary key's columns that a key in `rows` stands for."""
+        if isinstance(key, bytes) and self.definition.key is None:
+            return (key.decode(),)
+        if len(self.definition.key_attributes) == 1:
+            return (key,)
+        assert isinstance(key, tuple)
+        return key
+
+    def restored(self, values: Sequence[Any]) -> Any:
+        """Make a row again of its columns' values, as PostgreSQL gives them."""
+        row: Any = object.__new__(self._new)
+        row.is_deleted = False
+        for attribute, restore, value in zip(
+            self.definition.attributes, self._restore, values, strict=True
+        ):
+            setattr(row, attribute, restore(value) if restore and value is not None else value)
+        return row
 
     def _function(self, event_type: str) -> Callable[..., None] | None:
         """What is done to the row by an event of this type; None where it is ignored."""
@@ -166,7 +201,13 @@ def _own_key(key_of: Callable[[Any], Hashable], event: Any) -> Hashable:
     return key_of(event)
 
 
-def row_class(definition: Definition) -> Callable[[Hashable], Any]:
+def _restorer(type_: sa.types.TypeEngine[Any]) -> Callable[[Any], Any] | None:
+    """What makes the handlers' value of PostgreSQL's; None where they are the same."""
+    enum = getattr(type_, "enum_class", None)
+    return enum.__getitem__ if enum else None
+
+
+def row_class(definition: Definition) -> type[Any]:
     """Make the plain class of a projection's rows: `row_class(definition)(key)` is a fresh row."""
     namespace: dict[str, Any] = {
         "__slots__": (*definition.attributes, "is_deleted"),

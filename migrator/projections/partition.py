@@ -66,11 +66,18 @@ class PartitionFold:
         try:
             for decoder, folds in self._passes:
                 events = decoder.decode(records)
-                for fold in folds:
-                    fold(keys, events, records)
+                for fold, apply in folds:
+                    if fold.fetch:
+                        fold.fetch(fold.keys_of(keys, events))
+                    apply(keys, events, records)
         except (Undecodable, Unfoldable) as exc:
             raise self._named(exc) from exc.__cause__
         self.events += len(records)
+
+    @property
+    def rows(self) -> int:
+        """How many rows are in memory, of all folds together."""
+        return sum(len(fold.rows) for fold in self.folds)
 
     def _named(self, stopped: Undecodable | Unfoldable) -> MigratorError:
         cause = stopped.__cause__
@@ -98,8 +105,8 @@ def _groups(folds: Sequence[Fold]) -> list[_Group]:
 
 def _compiled(
     decoder: BatchDecoder, folds: Sequence[Fold]
-) -> tuple[BatchDecoder, tuple[BatchFold, ...]]:
-    return decoder, tuple(fold.compiled(decoder.kinds, _meta) for fold in folds)
+) -> tuple[BatchDecoder, tuple[tuple[Fold, BatchFold], ...]]:
+    return decoder, tuple((fold, fold.compiled(decoder.kinds, _meta)) for fold in folds)
 
 
 def _meta(record: Message, key: RawKey, event: Any) -> Meta:

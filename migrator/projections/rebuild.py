@@ -26,7 +26,8 @@ from migrator.projections import checks, registry, shadow, swap
 from migrator.projections.build import Build
 from migrator.projections.checks import Result
 from migrator.projections.registry import Registered
-from migrator.projections.replay import Progress, Target, Task, replay
+from migrator.projections.replay import Progress, Task, replay
+from migrator.projections.store import Target
 
 if TYPE_CHECKING:
     from migrator.settings import Settings
@@ -247,8 +248,8 @@ def _tasks(settings: Settings, conn: Connection, work: list[_Work], options: Opt
             settings=settings,
             directory=settings.projections_dir,
             topic=work[0].topic.name,
-            slices=tuple(hand),
-            targets={s.partition: tuple(targets[s]) for s in hand},
+            targets={part: tuple(targets[part]) for part in hand},
+            memory_bytes=_memory(settings, len(hands)),
             limits=_limits(settings, options, len(hands)),
             topic_id=work[0].topic.id,
         )
@@ -256,11 +257,16 @@ def _tasks(settings: Settings, conn: Connection, work: list[_Work], options: Opt
     ]
 
 
+def _memory(settings: Settings, workers: int) -> int:
+    """One worker's share, in bytes; a tenth of the whole is this process's own."""
+    return settings.projections.memory_mb * 900_000 // workers
+
+
 def _limits(settings: Settings, options: Options, workers: int) -> Limits:
     """One worker's share of what the whole replay may take."""
     rate = options.max_mb_per_s
     return Limits(
-        memory_bytes=settings.projections.memory_mb * 1_000_000 // READ_AHEAD_SHARE // workers,
+        memory_bytes=_memory(settings, workers) // READ_AHEAD_SHARE,
         bytes_per_s=None if rate is None else rate * 1_000_000 / workers,
         quiet_s=settings.projections.no_progress_s,
     )

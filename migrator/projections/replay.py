@@ -1,40 +1,26 @@
 """Replay some partitions of a topic into the shadow tables of one or more builds: a worker's work.
 
-A partition's rows and its next_offset commit in one transaction, for all builds of the pass at once.
-A partition that a lost worker had not committed has left nothing behind.
+Rows and next_offset commit together: at a partition's end, or before, when memory is full.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psycopg
-from psycopg import sql
-
-from migrator.errors import Refused, UsageError
+from migrator.errors import UsageError
 from migrator.kafka.client import quiet
 from migrator.kafka.log import Limits, Slice, read_in_turn
-from migrator.postgres.connect import Connection, connect
-from migrator.postgres.copy import copy_rows
+from migrator.postgres.connect import connect
 from migrator.projections import registry
 from migrator.projections.definition import Definition
-from migrator.projections.fold import Fold
+from migrator.projections.memory import Memory
 from migrator.projections.partition import PartitionFold
+from migrator.projections.store import PartitionStore, Target
 from migrator.settings import Settings
-
-
-@dataclass(frozen=True)
-class Target:
-    """A build that the pass feeds."""
-
-    build: int
-    schema: str
-    projection: str
-    definition_hash: str
 
 
 @dataclass(frozen=True)
@@ -44,8 +30,8 @@ class Task:
     settings: Settings
     directory: Path
     topic: str
-    slices: tuple[Slice, ...]
-    targets: dict[int, tuple[Target, ...]]
+    targets: dict[Slice, tuple[Target, ...]]
+    memory_bytes: int
     limits: Limits = field(default_factory=Limits)
     topic_id: str | None = None
 
@@ -72,22 +58,26 @@ def replay(task: Task, report: Callable[[Progress], None]) -> None:
     definitions = _definitions(task)
     names = ", ".join(sorted(definitions))
     kafka = quiet(task.settings.kafka_config)
+    memory = Memory(task.memory_bytes)
     with (
         _without_collector(),
-        connect(task.settings, f"replay {names}", statement_timeout_ms=0) as conn,
+        connect(task.settings, f"replay {names}", autocommit=True, statement_timeout_ms=0) as conn,
     ):
         for part, batches in read_in_turn(
-            kafka, task.topic, task.slices, limits=task.limits, topic_id=task.topic_id
+            kafka, task.topic, list(task.targets), limits=task.limits, topic_id=task.topic_id
         ):
-            targets = task.targets[part.partition]
+            targets = task.targets[part]
             fold = PartitionFold(
                 task.settings.topic(task.topic), [definitions[t.projection] for t in targets]
             )
+            store = PartitionStore(conn, task.topic, part, targets, fold)
             for records in batches:
                 fold.apply(records)
-                reached = records[-1].offset() or 0
-                report(_progress(task, part, reached + 1, fold.events))
-            commit(conn, task.topic, part, targets, fold)
+                reached = (records[-1].offset() or 0) + 1
+                report(_progress(task, part, reached, fold.events))
+                if memory.is_full(fold.rows):
+                    store.spill(reached)
+            store.finish()
             report(_progress(task, part, part.end, fold.events, committed=True))
 
 
@@ -117,80 +107,3 @@ def _progress(
     task: Task, part: Slice, offset: int, events: int, *, committed: bool = False
 ) -> Progress:
     return Progress(task.topic, part.partition, offset, part.end, events, committed)
-
-
-def commit(
-    conn: Connection,
-    topic: str,
-    part: Slice,
-    targets: Sequence[Target],
-    partition: PartitionFold,
-) -> None:
-    """Write one partition's rows and its position, for every build, in one transaction.
-
-    A partition that another worker has committed meanwhile is left as it is.
-
-    Raises:
-        Refused: PostgreSQL does not take a row; nothing of the partition is written.
-    """
-    try:
-        with conn.transaction():
-            for target, fold in zip(targets, partition.folds, strict=True):
-                if _advance(conn, topic, part, target, partition.events, len(fold.rows)):
-                    _write(conn, target, fold)
-    except psycopg.DataError as exc:
-        raise Refused(
-            f"PostgreSQL does not take a row of partition {part.partition}: "
-            f"{exc.diag.message_primary} ({exc.diag.context})",
-            expected="values that fit the projection's columns",
-            next_step="correct the projection, then run the same command again",
-        ) from exc
-    except psycopg.errors.IntegrityError as exc:
-        raise _integrity(exc, part) from exc
-
-
-def _advance(
-    conn: Connection, topic: str, part: Slice, target: Target, events: int, rows: int
-) -> bool:
-    """Move the position from start to end; False where another worker already has."""
-    moved = conn.execute(
-        """UPDATE migrator.position
-           SET next_offset = %(end)s, events = %(events)s, rows = %(rows)s,
-               changed_at = clock_timestamp()
-           WHERE build = %(build)s AND topic = %(topic)s AND partition = %(partition)s
-             AND next_offset = %(start)s AND end_offset = %(end)s""",
-        {
-            "build": target.build,
-            "topic": topic,
-            "partition": part.partition,
-            "start": part.start,
-            "end": part.end,
-            "events": events,
-            "rows": rows,
-        },
-    )
-    return moved.rowcount == 1
-
-
-def _write(conn: Connection, target: Target, fold: Fold) -> None:
-    table = fold.definition.table
-    copy_rows(
-        conn,
-        sql.Identifier(target.schema, table.name),
-        table.columns.keys(),
-        fold.definition.columns,
-        fold.rows.values(),
-    )
-
-
-def _integrity(exc: psycopg.errors.IntegrityError, part: Slice) -> Refused:
-    said = exc.diag
-    return Refused(
-        f"a row of partition {part.partition} has no value for {said.table_name}.{said.column_name}"
-        if isinstance(exc, psycopg.errors.NotNullViolation)
-        else f"PostgreSQL does not take a row of partition {part.partition}: {said.message_primary}",
-        expected="every handler that makes a row to fill its NOT NULL columns",
-        next_step="give the column a default or make it nullable (Mapped[... | None]), "
-        "then run the same command again",
-        detail=said.message_detail,
-    )

@@ -11,10 +11,14 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from migrator.errors import Busy, MigratorError, Refused, UsageError
+from migrator.kafka import topics
 from migrator.postgres import ledger
 from migrator.postgres.locks import deployer_lock
 from migrator.projections import build as builds
+from migrator.projections import registry
 from migrator.projections.rebuild import Options, plan, rebuild
+from migrator.projections.replay import Progress, Task, replay
+from migrator.projections.store import Target
 from tests.projects import count, edit, event, placed, states, write
 
 
@@ -391,3 +395,27 @@ def test_readers_see_no_error_and_no_mixture_while_tables_are_swapped(
         reader.join()
     assert errors == []
     assert seen <= {(200,), (300,)}
+
+
+def test_a_worker_that_outgrows_its_memory_commits_on_the_way(project, produce, db):
+    produce(project.topic, [placed(n % 700, total=n) for n in range(20_000)], partition=0)
+    ledger.ensure(db)
+    registered = registry.load(project.settings.projections_dir)["orders"]
+    topic = topics.describe(project.settings.kafka_config, project.topic)
+    build = builds.create(db, registered, "public", topic)
+    builds.start_replay(db, build, topic)
+    db.commit()
+    (part,) = [p for p in builds.slices_left(db, build) if p.partition == 0]
+    target = Target(build.build, build.schema, "orders", registered.hash)
+    committed = set()
+
+    def look(_said: Progress) -> None:
+        db.rollback()
+        committed.add(builds.positions(db, build.build)[0].next_offset)
+
+    directory = project.settings.projections_dir
+    replay(Task(project.settings, directory, project.topic, {part: (target,)}, 1), look)
+    assert len(committed) > 10
+    assert max(committed) == part.end
+    totals = db.execute(f"SELECT sum(total_cents), count(*) FROM {build.schema}.orders").fetchone()
+    assert totals == (sum(range(19_300, 20_000)), 700)

@@ -1,0 +1,137 @@
+"""Commit the rows of a partition together with its position, for every build of a pass at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+
+from migrator.errors import MigratorError, Refused
+from migrator.kafka.log import Slice
+from migrator.postgres.connect import Connection
+from migrator.projections.partition import PartitionFold
+from migrator.projections.spill import Spill
+
+
+@dataclass(frozen=True)
+class Target:
+    """A build that the pass feeds."""
+
+    build: int
+    schema: str
+    projection: str
+    definition_hash: str
+
+
+class PartitionStore:
+    """Where one partition's rows go: to PostgreSQL when memory is full, to the shadows at its end.
+
+    `conn` is in autocommit mode; each call is a transaction.
+    """
+
+    def __init__(
+        self,
+        conn: Connection,
+        topic: str,
+        part: Slice,
+        targets: Sequence[Target],
+        partition: PartitionFold,
+    ) -> None:
+        self._conn = conn
+        self._topic = topic
+        self._part = part
+        self._partition = partition
+        self._next_offset = part.start
+        self._events = 0
+        self._spills = [
+            (target, Spill(conn, target.schema, part.partition, fold))
+            for target, fold in zip(targets, partition.folds, strict=True)
+        ]
+
+    def spill(self, next_offset: int) -> None:
+        """Write all rows and the position, and forget the rows.
+
+        Raises:
+            Refused: PostgreSQL does not take a row; nothing is written.
+            MigratorError: another worker has moved the position.
+        """
+        expected = self._part.end - next_offset
+        self._commit(next_offset, lambda spill: spill.write(expected))
+
+    def finish(self) -> None:
+        """Write everything to the shadows and set the position to the partition's end.
+
+        Raises:
+            As `spill`.
+        """
+        self._commit(self._part.end, lambda spill: spill.finish())
+
+    def _commit(self, next_offset: int, write: Callable[[Spill], int | None]) -> None:
+        with self._explained(), self._conn.transaction():
+            for target, spill in self._spills:
+                self._advance(target, next_offset)
+                rows = write(spill)
+                if rows:
+                    self._conn.execute(
+                        """UPDATE migrator.position SET rows = %s
+                           WHERE build = %s AND topic = %s AND partition = %s""",
+                        (rows, target.build, self._topic, self._part.partition),
+                    )
+        self._next_offset, self._events = next_offset, self._partition.events
+
+    def _advance(self, target: Target, next_offset: int) -> None:
+        """Move the position from where this worker left it: whoever else moved it keeps it."""
+        moved = self._conn.execute(
+            """UPDATE migrator.position
+               SET next_offset = %(to)s, events = events + %(events)s,
+                   changed_at = clock_timestamp()
+               WHERE build = %(build)s AND topic = %(topic)s AND partition = %(partition)s
+                 AND next_offset = %(from)s AND end_offset = %(end)s""",
+            {
+                "build": target.build,
+                "topic": self._topic,
+                "partition": self._part.partition,
+                "from": self._next_offset,
+                "to": next_offset,
+                "end": self._part.end,
+                "events": self._partition.events - self._events,
+            },
+        )
+        if moved.rowcount != 1:
+            raise MigratorError(
+                f"another worker has moved the position of partition {self._part.partition} "
+                f"in build {target.build}",
+                expected=f"next_offset {self._next_offset}, as this one left it",
+                next_step="run the same command again: it goes on from what is committed",
+                build=target.build,
+            )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        number = self._part.partition
+        try:
+            yield
+        except psycopg.DataError as exc:
+            raise Refused(
+                f"PostgreSQL does not take a row of partition {number}: "
+                f"{exc.diag.message_primary} ({exc.diag.context})",
+                expected="values that fit the projection's columns",
+                next_step="correct the projection, then run the same command again",
+            ) from exc
+        except psycopg.errors.IntegrityError as exc:
+            raise _integrity(exc, number) from exc
+
+
+def _integrity(exc: psycopg.errors.IntegrityError, partition: int) -> Refused:
+    said = exc.diag
+    return Refused(
+        f"a row of partition {partition} has no value for {said.table_name}.{said.column_name}"
+        if isinstance(exc, psycopg.errors.NotNullViolation)
+        else f"PostgreSQL does not take a row of partition {partition}: {said.message_primary}",
+        expected="every handler that makes a row to fill its NOT NULL columns",
+        next_step="give the column a default or make it nullable (Mapped[... | None]), "
+        "then run the same command again",
+        detail=said.message_detail,
+    )
