@@ -53,6 +53,10 @@ def command(
 
     Interrupted, even by kill -9, the same command goes on where it stopped.
     """
+    if not dry_run:
+        from migrator.executors import local
+
+        local.warm_up("migrator.projections.replay")
     from migrator.projections import rebuild
 
     chosen = _chosen(app, names, all_of_them=all_of_them)

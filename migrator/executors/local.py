@@ -36,18 +36,19 @@ class _Done:
     pass
 
 
-def warm_up(function: Callable[..., object]) -> None:
-    """Start the process that workers are forked from, with the function's module imported.
+def warm_up(module: str) -> None:
+    """Start the process that workers are forked from, with the module of their function imported.
 
-    It costs the caller nothing to wait for: the import goes on beside what the caller does next.
+    It costs the caller nothing to wait for: the import goes on beside what the caller does next,
+    its own import of that module among it.
     """
-    _context(function)
+    _context(module)
     forkserver.ensure_running()
 
 
-def _context(function: Callable[..., object]) -> ForkServerContext:
+def _context(module: str) -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
+    context.set_forkserver_preload([module])
     return context
 
 
@@ -57,7 +58,7 @@ def run(function: Callable[[Task, Report], None], tasks: Sequence[Task], on_repo
     Raises:
         MigratorError: the first error of any worker, or that one was lost; the others are ended.
     """
-    context = _context(function)
+    context = _context(function.__module__)
     workers: dict[Connection, multiprocessing.process.BaseProcess] = {}
     try:
         for number, task in enumerate(tasks, 1):

@@ -216,7 +216,7 @@ def slices_left(conn: Connection, build: Build) -> list[Slice]:
 
 
 def load(conn: Connection, build: Build, registered: Registered) -> None:
-    """Build constraints and indexes on the replayed rows, and ANALYZE; all or nothing.
+    """Build constraints and indexes on the replayed rows; all or nothing.
 
     Raises:
         Refused: the rows break a constraint; where it is the primary key, a key was met in two
@@ -236,11 +236,18 @@ def load(conn: Connection, build: Build, registered: Registered) -> None:
                 next_step="correct the projection, then run the same command again",
                 detail=exc.diag.message_detail,
             ) from exc
-        conn.execute(sql.SQL("ANALYZE {}").format(build.table))
         count = conn.execute(
             "SELECT coalesce(sum(rows), 0) FROM migrator.position WHERE build = %s", (build.build,)
         ).fetchone()
         save(conn, current, "loaded", rows=count[0] if count else 0)
+
+
+def vacuum(conn: Connection, build: Build) -> None:
+    """Freeze the rows and take statistics, before any reader has to: idempotent, no transaction."""
+    # Longer than deadlock_timeout, whose passing makes an autovacuum of the new table yield.
+    conn.execute("SET lock_timeout = '10s'")
+    conn.execute(sql.SQL("VACUUM (FREEZE, ANALYZE) {}").format(build.table))
+    conn.execute("RESET lock_timeout")
 
 
 def _twice(

@@ -107,7 +107,6 @@ def rebuild(
     """
     chosen = registry.choose(registry.load(settings.projections_dir), tuple(names))
     clock = _Clock(listener)
-    local.warm_up(replay)
     with clock.step("preflight", "looking at the topics"):
         ranges = preflight(settings, chosen, options)
     with _locks(settings, chosen), connect(settings, "rebuild", statement_timeout_ms=0) as conn:
@@ -274,7 +273,7 @@ def _limits(settings: Settings, options: Options, workers: int) -> Limits:
 
 def _load(conn: Connection, work: _Work, clock: _Clock) -> None:
     if work.build.state == "replaying":
-        with clock.step("load", f"indexing and analysing {work.registered.name}"):
+        with clock.step("load", f"indexing {work.registered.name}"):
             try:
                 builds.load(conn, work.build, work.registered)
             except Refused as exc:
@@ -286,6 +285,8 @@ def _load(conn: Connection, work: _Work, clock: _Clock) -> None:
 def _verify(conn: Connection, work: _Work, clock: _Clock) -> list[Result]:
     results: list[Result] = []
     if work.build.state == "loaded":
+        with clock.step("load", f"vacuuming {work.registered.name}"):
+            builds.vacuum(conn, work.build)
         with clock.step("verify", f"checking {work.registered.name}"):
             results = checks.verify(conn, work.build, work.registered.definition)
         _now(conn, work)
@@ -376,7 +377,7 @@ def _planned(
         (
             *shadow.create_statements(definition.table, schema),
             *shadow.load_statements(definition.table, schema),
-            f"ANALYZE {schema}.{table}",
+            f"VACUUM (FREEZE, ANALYZE) {schema}.{table}",
             *(swapped if replaces else []),
             f'ALTER TABLE {schema}."{table}" SET SCHEMA "{target}"',
         ),

@@ -419,3 +419,14 @@ def test_a_worker_that_outgrows_its_memory_commits_on_the_way(project, produce, 
     assert max(committed) == part.end
     totals = db.execute(f"SELECT sum(total_cents), count(*) FROM {build.schema}.orders").fetchone()
     assert totals == (sum(range(19_300, 20_000)), 700)
+
+
+def test_a_build_is_frozen_and_analysed_before_it_is_live(project, produce, db):
+    produce(project.topic, [placed(n) for n in range(300)])
+    rebuild(project.settings, ["orders"], Options(cut_over=False))
+    frozen = """SELECT relfrozenxid::text::bigint > n.xmin::text::bigint, reltuples
+                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE relname = 'orders' AND nspname = 'migrator_build_1'"""
+    assert db.execute(frozen).fetchone() == (True, 300)
+    statistics = "SELECT count(*) FROM pg_stats WHERE schemaname = 'migrator_build_1'"
+    assert db.execute(statistics).fetchone()[0] > 0
