@@ -119,31 +119,73 @@ class Projections(_Section):
     swap_deadline_s: float = Field(30, gt=0)
 
 
+def _property_names(value: Any) -> Any:
+    """An environment variable cannot hold librdkafka's dots: BOOTSTRAP_SERVERS is bootstrap.servers."""
+    return {k.replace("_", "."): v for k, v in value.items()} if isinstance(value, dict) else value
+
+
 def _lies_in(value: str) -> str:
     """Where a part of an event lies: a field of the envelope, or `header:NAME`."""
     if not value or value == "header:":
         raise ValueError("expected the name of a field, or header:NAME")
+    if value.startswith("schema:"):
+        raise ValueError(f"only a type lies in a schema, as {SCHEMA_NAME} or {SCHEMA_FULL_NAME}")
     return value
 
 
+def _type_lies_in(value: str) -> str:
+    return value if value in (SCHEMA_NAME, SCHEMA_FULL_NAME) else _lies_in(value)
+
+
+WHOLE = "."
+SCHEMA_NAME = "schema:name"
+SCHEMA_FULL_NAME = "schema:fullname"
+REGISTRY_FORMATS = ("avro", "protobuf", "jsonschema")
 Place = Annotated[str, AfterValidator(_lies_in)]
+TypePlace = Annotated[str, AfterValidator(_type_lies_in)]
+KeyFormat = Literal["text", "json", "avro", "protobuf", "jsonschema"]
 
 
 class Topic(_Section):
-    """How one topic's records are read: a JSON envelope and where its parts lie."""
+    """How one topic's records are read: their format, their envelope, and where its parts lie."""
 
-    format: Literal["json"] = "json"
-    envelope: Literal["plain"] = "plain"
-    type: Place = "type"
+    format: Literal["json", "avro", "protobuf", "jsonschema"] = "json"
+    envelope: Literal["plain", "cloudevents", "debezium"] = "plain"
+    type: TypePlace = "type"
     id: Place = "id"
     time: Place | None = None
     version: Place = "version"
     payload: str = Field("data", min_length=1)
+    key: KeyFormat = "text"
+    key_field: str | None = Field(None, min_length=1)
+    schema_registry: Annotated[dict[str, str], BeforeValidator(_property_names)] = Field(
+        default_factory=dict, repr=False
+    )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, said: Any) -> Any:
+        """What is usual for the envelope and the format, where the topic says nothing."""
+        if not isinstance(said, dict):
+            return said
+        envelope, form = said.get("envelope", "plain"), said.get("format", "json")
+        own = sorted(said.keys() & {"type", "id", "time", "payload"})
+        if envelope in ("cloudevents", "debezium") and own:
+            raise ValueError(f"{envelope} itself says where {', '.join(own)} lies: take it out")
+        usual: dict[str, Any] = {}
+        if envelope == "cloudevents":
+            usual = {"time": "time"}
+        elif envelope == "debezium":
+            usual = {"time": "source.ts_ms", "key": form}
+        elif form in REGISTRY_FORMATS:
+            usual = {"type": SCHEMA_NAME, "id": "header:id", "payload": WHOLE}
+        return {**usual, **said}
 
-def _property_names(value: Any) -> Any:
-    """An environment variable cannot hold librdkafka's dots: BOOTSTRAP_SERVERS is bootstrap.servers."""
-    return {k.replace("_", "."): v for k, v in value.items()} if isinstance(value, dict) else value
+    @model_validator(mode="after")
+    def _fits(self) -> Topic:
+        if self.format == "json" and self.type.startswith("schema:"):
+            raise ValueError(f"type lies in {self.type}, and json has no schema")
+        return self
 
 
 class Settings(BaseSettings):
@@ -157,6 +199,9 @@ class Settings(BaseSettings):
     kafka: Annotated[dict[str, str], BeforeValidator(_property_names)] = Field(
         default_factory=dict, repr=False
     )
+    schema_registry: Annotated[dict[str, str], BeforeValidator(_property_names)] = Field(
+        default_factory=dict, repr=False
+    )
     migrations: Migrations = Migrations()
     release: Release = Release()
     projections: Projections = Projections()
@@ -166,7 +211,10 @@ class Settings(BaseSettings):
     )
 
     def topic(self, name: str) -> Topic:
-        return self.topics.get(name, Topic())
+        """How a topic's records are read, and with which schema registry."""
+        topic = self.topics.get(name, Topic())
+        own = topic.schema_registry or self.schema_registry
+        return topic.model_copy(update={"schema_registry": own})
 
     @property
     def migrations_dir(self) -> Path:
@@ -304,7 +352,7 @@ def _secret_files() -> dict[str, Any]:
     found: dict[str, dict[str, str]] = {}
     for name, path in os.environ.items():
         if name.startswith(PREFIX) and name.endswith("_FILE"):
-            section, _, key = name.removeprefix(PREFIX).removesuffix("_FILE").partition("_")
+            section, key = _section_and_key(name.removeprefix(PREFIX).removesuffix("_FILE"))
             try:
                 value = Path(path).read_text(encoding="utf-8").strip()
             except OSError as exc:
@@ -313,6 +361,15 @@ def _secret_files() -> dict[str, Any]:
                 ) from None
             found.setdefault(section.lower(), {})[key.strip("_").lower()] = value
     return found
+
+
+def _section_and_key(name: str) -> tuple[str, str]:
+    """SCHEMA_REGISTRY_URL is url of schema_registry, whose own name has an underscore."""
+    for section in Settings.model_fields:
+        if name.lower().startswith(f"{section}_"):
+            return section, name[len(section) + 1 :]
+    section, _, key = name.partition("_")
+    return section, key
 
 
 def _database_url() -> dict[str, Any]:

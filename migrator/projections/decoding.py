@@ -22,6 +22,7 @@ from confluent_kafka import Message
 
 from migrator.kafka.decode import Opener
 from migrator.projections.events import TOMBSTONE
+from migrator.projections.fold import RawKey
 from migrator.projections.payload import payload_decoder
 from migrator.settings import Topic
 
@@ -78,6 +79,23 @@ class BatchDecoder:
             except (msgspec.MsgspecError, TypeError):
                 pass  # a tombstone, an unknown type, or a payload that does not fit
         return [self._one(record) for record in records]
+
+    def keys(self, records: Sequence[Message]) -> list[RawKey]:
+        """The records' keys, decoded where they are more than text.
+
+        Raises:
+            Undecodable: a key does not decode.
+        """
+        read = self._opener.key
+        if read is None:
+            return [record.key() for record in records]
+        keys: list[RawKey] = []
+        for record in records:
+            try:
+                keys.append(read(record.key(), record.headers))
+            except Exception as exc:
+                raise Undecodable(record, None) from exc
+        return keys
 
     def _one(self, record: Message) -> Any:
         value, event_type = record.value(), None

@@ -15,7 +15,7 @@ import msgspec
 from confluent_kafka import Message
 
 from migrator.errors import MigratorError, Refused
-from migrator.kafka.decode import NoEnvelope
+from migrator.kafka.envelope import NoEnvelope
 from migrator.projections.decoding import BatchDecoder, Undecodable, UnknownType
 from migrator.projections.definition import Definition
 from migrator.projections.events import TOMBSTONE, Meta
@@ -62,8 +62,8 @@ class PartitionFold:
             MigratorError: one cannot be decoded or folded; it names where it lies.
             Refused: no handler takes an event's type.
         """
-        keys = [record.key() for record in records]
         try:
+            keys = self._passes[0][0].keys(records)
             for decoder, folds in self._passes:
                 events = decoder.decode(records)
                 for fold, apply in folds:

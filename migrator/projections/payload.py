@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from migrator.kafka.decode import NoEnvelope, Versioned
+from migrator.kafka.envelope import NoEnvelope, Versioned
 from migrator.projections.events import Upcaster, upcasters_of, version_of
 
 Decode = Callable[[Any], Any]

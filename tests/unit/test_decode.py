@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from migrator.kafka.decode import NoEnvelope, Opener
+from migrator.kafka.decode import Opener
+from migrator.kafka.envelope import NoEnvelope
 from migrator.settings import Topic
 
 

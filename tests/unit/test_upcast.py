@@ -12,7 +12,8 @@ import pytest
 
 from migrator import Event, upcast
 from migrator.errors import UsageError
-from migrator.kafka.decode import NoEnvelope, Opener, Versioned
+from migrator.kafka.decode import Opener
+from migrator.kafka.envelope import NoEnvelope, Versioned
 from migrator.projections import registry
 from migrator.projections.events import DefinitionError, check_upcasters, upcasters_of
 from migrator.projections.payload import payload_decoder
