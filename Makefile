@@ -7,7 +7,7 @@ export UV_NO_PROGRESS := 1
 # Where it is set, every command would compile all its imports anew: a second instead of a third of one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check lint types layers format bench bench-lint bench-locks bench-up chaos lock clean help
+.PHONY: demo test check lint types layers format bench bench-lint bench-locks bench-up chaos registry lock clean help
 
 help:
 	@echo "make demo    set everything up and run the main job with real data"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench   measure rebuilds against the floor, in one run"
 	@echo "make bench-up  measure up against plain alembic, in one run"
 	@echo "make chaos   kill runs at random moments, and look"
+	@echo "make registry  run what needs a real Schema Registry, which is 159 MB to download"
 	@echo "make lock    renew requirements/*.txt after a change of pyproject.toml"
 	@echo "make clean   remove what the above made in this folder"
 
@@ -57,6 +58,9 @@ bench-up: $(VENV)/dev.stamp
 
 chaos: $(VENV)/dev.stamp
 	@$(BIN)/pytest -m chaos $(ARGS)
+
+registry: $(VENV)/dev.stamp
+	@$(BIN)/pytest -m registry $(ARGS)
 
 $(VENV)/uv.stamp: requirements/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
