@@ -115,6 +115,8 @@ class Projections(_Section):
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     memory_mb: int = Field(1024, ge=16)
     no_progress_s: float = Field(120, gt=0)
+    sample_events: int = Field(4000, ge=0)
+    hanging_transaction_s: float = Field(5, ge=0)
     swap_lock_timeout_ms: int = Field(100, ge=1)
     swap_deadline_s: float = Field(30, gt=0)
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import textwrap
+import time
 from pathlib import Path
+
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, NewTopic
 
 ORDERS = """
     from migrator import Event, Meta, Projection, Tombstone, check, on
@@ -61,6 +65,12 @@ def placed(number, total=100):
     return (f"o{number}", event("OrderPlaced", customer_id=f"c{number % 7}", total_cents=total))
 
 
+def unsampled(settings):
+    """The settings with a preflight that looks at no event, so that the replay meets them all."""
+    projections = settings.projections.model_copy(update={"sample_events": 0})
+    return settings.model_copy(update={"projections": projections})
+
+
 def write(root: Path, source: str, file: str = "orders.py") -> None:
     folder = root / "projections"
     folder.mkdir(exist_ok=True)
@@ -72,6 +82,29 @@ def edit(project, old: str, new: str) -> None:
     source = file.read_text()
     assert old in source
     file.write_text(source.replace(old, new))
+
+
+def remake(admin: AdminClient, topic: str, partitions: int) -> None:
+    """Delete the topic and make it anew; the broker knows the new one when this returns.
+
+    Until then it may take records into the old one, and lose them with it.
+    """
+    wanted = TopicCollection([topic])
+    old = admin.describe_topics(wanted)[topic].result(30).topic_id
+    admin.delete_topics([topic])[topic].result(30)
+    new = NewTopic(topic, partitions, 1, config={"retention.ms": "-1"})
+    admin.create_topics([new])[topic].result(30)
+    deadline = time.monotonic() + 30
+    while _id(admin, wanted, topic) in (str(old), ""):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _id(admin: AdminClient, wanted: TopicCollection, topic: str) -> str:
+    try:
+        return str(admin.describe_topics(wanted)[topic].result(30).topic_id)
+    except KafkaException:
+        return ""
 
 
 def count(db, table: str = "orders") -> int:

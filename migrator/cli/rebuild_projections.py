@@ -10,6 +10,7 @@ import click
 from migrator.cli.context import App, pass_app
 
 if TYPE_CHECKING:
+    from migrator.projections.preflight import Preflight
     from migrator.projections.rebuild import Planned, Report
 
 
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 @click.option("--all", "all_of_them", is_flag=True, help="Rebuild every projection of the folder.")
 @click.option("--no-cut-over", is_flag=True, help="Stop when the new tables are built and checked.")
 @click.option("--restart", is_flag=True, help="Start over instead of resuming an unfinished build.")
-@click.option("--allow-empty", is_flag=True, help="Accept a topic without events.")
-@click.option("--allow-truncated", is_flag=True, help="Accept a topic whose beginning is deleted.")
+@click.option(
+    "--allow",
+    metavar="NAME",
+    multiple=True,
+    help="Go on although the preflight refuses this; it is kept in the build.  May be repeated.",
+)
 @click.option(
     "--max-mb-per-s",
     type=click.FloatRange(min=0, min_open=True),
@@ -40,8 +45,7 @@ def command(
     all_of_them: bool,
     no_cut_over: bool,
     restart: bool,
-    allow_empty: bool,
-    allow_truncated: bool,
+    allow: tuple[str, ...],
     max_mb_per_s: float | None,
     dry_run: bool,
 ) -> None:
@@ -57,19 +61,26 @@ def command(
         from migrator.executors import local
 
         local.warm_up("migrator.projections.replay")
+    from migrator.errors import Refused
     from migrator.projections import rebuild
 
     chosen = _chosen(app, names, all_of_them=all_of_them)
     options = rebuild.Options(
         cut_over=not no_cut_over,
         restart=restart,
-        allow_empty=allow_empty,
-        allow_truncated=allow_truncated,
+        allow=frozenset(allow),
         max_mb_per_s=max_mb_per_s,
     )
     if dry_run:
-        planned = rebuild.plan(app.settings, chosen, options)
-        app.emit({"plan": [asdict(p) for p in planned]}, _plan_text(planned))
+        planned, seen = rebuild.plan(app.settings, chosen, options)
+        preflight = {
+            "findings": [asdict(f) for f in seen.findings],
+            "estimates": [asdict(e) for e in seen.estimates],
+        }
+        text = f"{_preflight_text(seen)}\n{_plan_text(planned)}"
+        app.emit({"plan": [asdict(p) for p in planned], "preflight": preflight}, text)
+        if seen.refused:
+            raise SystemExit(Refused.exit_code)
         return
     from migrator.cli.progress import replay_progress
 
@@ -88,6 +99,33 @@ def _chosen(app: App, names: tuple[str, ...], *, all_of_them: bool) -> list[str]
             expected="--projection NAME (repeatable), or --all",
         )
     return list(names) or sorted(registry.load(app.settings.projections_dir))
+
+
+def _preflight_text(seen: Preflight) -> str:
+    from migrator.projections.preflight import size_of, span
+
+    lines = []
+    for each in seen.estimates:
+        rows = f"about {each.rows:,}" if each.rows_low != each.rows_high else f"{each.rows:,}"
+        if each.rows_low != each.rows_high:
+            rows += f" (between {each.rows_low:,} and {each.rows_high:,})"
+        free = each.disk_free_bytes
+        lines += [
+            f"{each.projection} from topic {each.topic}, of which {each.sampled:,} events were looked at:",
+            f"  {each.events:,} events, {size_of(each.bytes)} before compression"
+            + (f", give or take {size_of(each.bytes_off)}" if each.bytes_off else ""),
+            f"  {rows} rows ({each.rows_from}), {size_of(each.disk_bytes)} of disk"
+            + (f", {size_of(free)} free" if free is not None else ""),
+            f"  {size_of(each.memory_bytes)} of memory, {span(each.seconds)}; both are rough",
+        ]
+    for found in seen.findings:
+        name = "warning" if found.verdict == "warning" else f"{found.verdict} ({found.rule})"
+        lines += [
+            f"{name}: {found.found}",
+            *([f"  expected: {found.expected}"] if found.expected else []),
+            *([f"  next: {found.next_step}"] if found.next_step else []),
+        ]
+    return "\n".join([*lines, ""])
 
 
 def _plan_text(planned: list[Planned]) -> str:

@@ -152,7 +152,8 @@ def _projections(settings: Settings) -> Iterator[Finding]:
         return
     for registered in registry.load(settings.projections_dir).values():
         try:
-            ranges = rebuild.preflight(settings, [registered], rebuild.Options())
+            seen = rebuild.look(settings, [registered], rebuild.Options(), None)
+            seen.refuse()
         except Refused as exc:
             yield Finding(f"projection {registered.name}", "warning", exc.found, exc.next_step)
             continue
@@ -161,7 +162,7 @@ def _projections(settings: Settings) -> Iterator[Finding]:
             name = f"projection {registered.name}"
             yield Finding(name, "failed", found, exc.next_step, exc.exit_code)
             continue
-        (topic,) = ranges.values()
+        (topic,) = seen.topics.values()
         yield Finding(
             f"projection {registered.name}",
             "ok",

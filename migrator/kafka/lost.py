@@ -77,8 +77,8 @@ def _moved(now: TopicRange, data: dict[str, Any]) -> MigratorError | None:
             f"{place} has been cut: offset {offset} is gone, the log now begins at {found.low}",
             expected="retention and delete-records to leave alone what is still to be read; "
             + KEPT,
-            next_step="lengthen retention.ms and retention.bytes; then --restart with "
-            "--allow-truncated, if the projection does not need what is gone",
+            next_step="lengthen retention.ms and retention.bytes; then --restart "
+            "--allow truncated, if the projection does not need what is gone",
             **data,
             low=found.low,
         )

@@ -8,7 +8,7 @@ the same command goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 
 from migrator.errors import Busy, MigratorError, Refused
 from migrator.kafka.log import Slice
-from migrator.kafka.topics import TopicRange
+from migrator.kafka.topics import PartitionRange, TopicRange
 from migrator.postgres import ledger
 from migrator.postgres.connect import Connection
 from migrator.projections import shadow
@@ -151,20 +151,27 @@ def save(conn: Connection, build: Build, state: State, **values: Any) -> None:
     )
 
 
-def create(conn: Connection, registered: Registered, schema: str, topic: TopicRange) -> Build:
+def create(
+    conn: Connection,
+    registered: Registered,
+    schema: str,
+    topic: TopicRange,
+    allowed: Iterable[str] = (),
+) -> Build:
     """Make the row, the schema, the empty shadow table and the positions, all or nothing."""
     definition = registered.definition
     with conn.transaction():
         row = conn.execute(
             """INSERT INTO migrator.build
-                 (projection, state, definition_hash, target_schema, table_name, git_sha)
-               VALUES (%s, 'created', %s, %s, %s, %s) RETURNING build""",
+                 (projection, state, definition_hash, target_schema, table_name, git_sha, allowed)
+               VALUES (%s, 'created', %s, %s, %s, %s, %s) RETURNING build""",
             (
                 registered.name,
                 registered.hash,
                 definition.schema or schema,
                 definition.table.name,
                 ledger.git_sha(),
+                sorted(allowed) or None,
             ),
         ).fetchone()
         assert row is not None
@@ -181,6 +188,17 @@ def create(conn: Connection, registered: Registered, schema: str, topic: TopicRa
     return build
 
 
+def allow(conn: Connection, build: Build, allowed: Iterable[str]) -> None:
+    """Note what the preflight was told to allow, beside what it was told before; idempotent."""
+    conn.execute(
+        """UPDATE migrator.build
+           SET allowed = (SELECT array_agg(DISTINCT name ORDER BY name)
+                          FROM unnest(allowed || %(allowed)s::text[]) AS name)
+           WHERE build = %(build)s AND %(allowed)s::text[] <> '{}'""",
+        {"allowed": sorted(allowed), "build": build.build},
+    )
+
+
 def start_replay(conn: Connection, build: Build, topic: TopicRange) -> None:
     """Set the finish line of what is still to be read to the topic's present ends.
 
@@ -190,10 +208,11 @@ def start_replay(conn: Connection, build: Build, topic: TopicRange) -> None:
     with conn.transaction():
         current = lock(conn, build.build, "created", "replaying")
         held = {p.partition: p for p in positions(conn, build.build)}
-        if {p.topic_id for p in held.values()} != {topic.id} or len(held) != len(topic.partitions):
+        different = differences(held.values(), topic)
+        if different:
             raise Refused(
-                f"topic {topic.name} is not the one that build {build.build} began with",
-                expected="the same topic id and the same partitions",
+                f"build {build.build} of {build.projection} cannot go on: {different[0][1]}",
+                expected="the same topic id, the same partitions, and every offset still to be read",
                 next_step="migrator rebuild-projections --restart "
                 f"--projection {build.projection} starts over",
             )
@@ -204,6 +223,32 @@ def start_replay(conn: Connection, build: Build, topic: TopicRange) -> None:
                 (part.end, build.build, topic.name, part.partition),
             )
         save(conn, current, "replaying")
+
+
+def differences(positions: Iterable[Position], topic: TopicRange) -> list[tuple[str, str]]:
+    """Why a build with these positions cannot be read on from the topic: name and words. Pure."""
+    held = {p.partition: p for p in positions}
+    now = {p.partition: p for p in topic.partitions}
+    ids = ", ".join(sorted({p.topic_id for p in held.values()}))
+    if ids != topic.id:
+        found = f"topic {topic.name} was deleted and made anew: its id is {topic.id}, and was {ids}"
+        return [("recreated", found)]
+    if len(held) != len(now):
+        found = (
+            f"topic {topic.name} has {len(now)} partitions now, and had {len(held)}: "
+            "keys that were in one may be in another now"
+        )
+        return [("grown", found)]
+    return [each for number in held for each in _moved(held[number], now[number], topic.name)]
+
+
+def _moved(held: Position, now: PartitionRange, topic: str) -> Iterator[tuple[str, str]]:
+    place = f"partition {held.partition} of topic {topic}"
+    read = f"and the build has read up to {held.next_offset}"
+    if held.lag > 0 and now.low > held.next_offset:
+        yield "cut", f"{place} now begins at {now.low}, {read}"
+    if now.end < held.next_offset:
+        yield "shortened", f"{place} now ends at {now.end}, {read}"
 
 
 def slices_left(conn: Connection, build: Build) -> list[Slice]:

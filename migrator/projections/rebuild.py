@@ -25,6 +25,7 @@ from migrator.projections import build as builds
 from migrator.projections import checks, registry, shadow, swap
 from migrator.projections.build import Build
 from migrator.projections.checks import Result
+from migrator.projections.preflight import Preflight, preflight
 from migrator.projections.registry import Registered
 from migrator.projections.replay import Progress, Task, replay
 from migrator.projections.store import Target
@@ -41,8 +42,7 @@ class Options:
 
     cut_over: bool = True
     restart: bool = False
-    allow_empty: bool = False
-    allow_truncated: bool = False
+    allow: frozenset[str] = frozenset()
     max_mb_per_s: float | None = None
 
 
@@ -107,13 +107,19 @@ def rebuild(
     """
     chosen = registry.choose(registry.load(settings.projections_dir), tuple(names))
     clock = _Clock(listener)
-    with clock.step("preflight", "looking at the topics"):
-        ranges = preflight(settings, chosen, options)
-    with _locks(settings, chosen), connect(settings, "rebuild", statement_timeout_ms=0) as conn:
+    with ExitStack() as stack:
+        conn = stack.enter_context(connect(settings, "rebuild", statement_timeout_ms=0))
         conn.autocommit = True
+        with clock.step("preflight", "looking at the topics"):
+            seen = look(settings, chosen, options, conn)
+            _tell(listener, seen)
+            seen.refuse()
+        ranges, allowed = seen.topics, seen.allowed
+        stack.enter_context(_locks(settings, chosen))
         with clock.step("prepare", "making the shadow tables"):
             work = [
-                _prepare(conn, settings, r, ranges[r.definition.topic], options) for r in chosen
+                _prepare(conn, settings, r, ranges[r.definition.topic], options, allowed)
+                for r in chosen
             ]
         for topic in ranges.values():
             _replay(conn, settings, [w for w in work if w.topic is topic], options, clock)
@@ -130,36 +136,24 @@ def rebuild(
         return Report(run, tuple(rebuilt), swapped, clock.seconds)
 
 
-def preflight(
-    settings: Settings, chosen: Sequence[Registered], options: Options
-) -> dict[str, TopicRange]:
-    """Look at every topic before anything is written; read-only.
+def look(
+    settings: Settings, chosen: Sequence[Registered], options: Options, conn: Connection | None
+) -> Preflight:
+    """The preflight of a rebuild with these options."""
+    return preflight(
+        settings,
+        chosen,
+        allow=options.allow,
+        restart=options.restart,
+        max_mb_per_s=options.max_mb_per_s,
+        conn=conn,
+    )
 
-    Raises:
-        UsageError: a topic does not exist.
-        Refused: a topic is empty, or its beginning has been deleted, and no flag allows it.
-    """
-    kafka = settings.kafka_config
-    ranges = {r.definition.topic: r.definition.topic for r in chosen}
-    described = {name: topics.describe(kafka, name) for name in ranges}
-    for topic in described.values():
-        gone = [p for p in topic.partitions if p.low > 0]
-        if gone and not options.allow_truncated:
-            raise Refused(
-                f"the beginning of topic {topic.name} has been deleted: "
-                + ", ".join(f"partition {p.partition} starts at {p.low}" for p in gone),
-                expected="the whole history, from offset 0",
-                next_step="--allow-truncated, if the projection does not need what is gone",
-                topic=topic.name,
-            )
-        if topic.events == 0 and not options.allow_empty:
-            raise Refused(
-                f"topic {topic.name} is empty",
-                expected="events; a rebuild now would make an empty table live",
-                next_step="--allow-empty, if that is meant",
-                topic=topic.name,
-            )
-    return described
+
+def _tell(listener: Listener, seen: Preflight) -> None:
+    for each in seen.findings:
+        if each.verdict != "refused":
+            listener(Step(each.verdict, each.found))
 
 
 @contextmanager
@@ -177,6 +171,7 @@ def _prepare(
     registered: Registered,
     topic: TopicRange,
     options: Options,
+    allowed: Sequence[str],
 ) -> _Work:
     """Find the unfinished build of this very definition, or begin one; clear others away."""
     schema = registered.definition.schema or settings.projections.schema_
@@ -189,7 +184,9 @@ def _prepare(
             resumable = build
         else:
             builds.drop(conn, build, "aborted")
-    build = resumable or builds.create(conn, registered, schema, topic)
+    if resumable:
+        builds.allow(conn, resumable, allowed)
+    build = resumable or builds.create(conn, registered, schema, topic, allowed)
     return _Work(registered, topic, build)
 
 
@@ -219,6 +216,7 @@ def _replay(
         tasks = _tasks(settings, conn, pending, options)
         if tasks:
             local.run(replay, tasks, clock.listener)
+        _still_the_same(settings, topic)
         left = {w.registered.name: builds.slices_left(conn, w.build) for w in pending}
         if any(left.values()):
             raise MigratorError(
@@ -227,6 +225,19 @@ def _replay(
             )
     for each in pending:
         _now(conn, each)
+
+
+def _still_the_same(settings: Settings, topic: TopicRange) -> None:
+    """A topic that was made anew while it was read may have answered from both."""
+    now = topics.describe(settings.kafka_config, topic.name)
+    if now.id != topic.id:
+        raise MigratorError(
+            f"topic {topic.name} was deleted and made anew while it was read",
+            expected=f"topic id {topic.id}, found {now.id}; live is untouched",
+            next_step="migrator rebuild-projections --restart reads the new one from its start",
+            topic=topic.name,
+            topic_id=now.id,
+        )
 
 
 def _tasks(settings: Settings, conn: Connection, work: list[_Work], options: Options) -> list[Task]:
@@ -342,14 +353,19 @@ class Planned:
     statements: tuple[str, ...]
 
 
-def plan(settings: Settings, names: Sequence[str], options: Options) -> list[Planned]:
-    """Say what `rebuild` would do, with its SQL; changes nothing, creates nothing."""
+def plan(
+    settings: Settings, names: Sequence[str], options: Options
+) -> tuple[list[Planned], Preflight]:
+    """Say what `rebuild` would do, with its SQL, and what its preflight finds; changes nothing.
+
+    What the preflight refuses is in its answer, and not raised.
+    """
     chosen = registry.choose(registry.load(settings.projections_dir), tuple(names))
-    ranges = preflight(settings, chosen, options)
     with connect(settings, "plan") as conn:
         conn.read_only = True
         known = ledger.exists(conn)
-        return [_planned(conn, settings, r, ranges, known=known) for r in chosen]
+        seen = look(settings, chosen, options, conn)
+        return [_planned(conn, settings, r, seen.topics, known=known) for r in chosen], seen
 
 
 def _planned(

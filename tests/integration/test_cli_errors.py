@@ -127,11 +127,12 @@ def test_no_broker_is_exit_code_5(cli, project, monkeypatch):
     assert (result.exit_code, "no Kafka broker answers" in said(result)) == (5, True)
 
 
-def test_a_poison_event_is_exit_code_1_and_live_goes_on(cli, project, produce, db):
+def test_a_poison_event_is_refused_or_exit_code_1_and_live_goes_on(cli, project, produce, db):
     produce(project.topic, [placed(1)])
     assert cli("rebuild-projections", "--projection", "orders").exit_code == 0
     produce(project.topic, [("x", b"junk")])
-    result = cli("rebuild-projections", "--projection", "orders")
+    assert cli("rebuild-projections", "--projection", "orders").exit_code == 3
+    result = cli("rebuild-projections", "--projection", "orders", "--allow", "undecodable")
     assert result.exit_code == 1
     assert "an event does not decode" in result.stderr
     assert db.execute("SELECT count(*) FROM orders").fetchone() == (1,)

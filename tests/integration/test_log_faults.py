@@ -15,6 +15,7 @@ from migrator.errors import MigratorError
 from migrator.kafka import topics
 from migrator.kafka.log import Limits, Slice, read_in_turn
 from tests.own_broker import own_broker
+from tests.projects import remake
 
 EVENTS = 20_000
 SMALL = Limits(memory_bytes=131_072, quiet_s=60)  # so that little is read ahead of a fault
@@ -138,8 +139,7 @@ def test_a_topic_that_is_deleted_under_its_reader_is_told(begun, admin):
 
 def test_a_topic_that_is_made_anew_under_its_reader_is_told(begun, admin, brokers):
     name, batches, _ = begun
-    admin.delete_topics([name])[name].result(30)
-    admin.create_topics([NewTopic(name, 1, 1)])[name].result(30)
+    remake(admin, name, 1)
     fill(brokers, name, 10)
     with pytest.raises(MigratorError, match="was deleted and made anew"):
         numbers(batches)

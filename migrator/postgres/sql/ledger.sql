@@ -57,6 +57,7 @@ CREATE TABLE IF NOT EXISTS migrator.build (
     rows            bigint,
     report          jsonb,
     error           text,
+    allowed         text[],
     git_sha         text,
     created_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_at      timestamptz NOT NULL DEFAULT clock_timestamp()
