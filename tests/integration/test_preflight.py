@@ -34,9 +34,12 @@ def allowing(*names, **more):
 
 
 def refused(project, *, options=NOTHING, settings=None):
-    """What the preflight says; nothing may have been built."""
+    """What the preflight says; a dry run says the same."""
+    settings = settings or project.settings
+    _, seen = plan(settings, ["orders"], options)
     with pytest.raises(Refused) as caught:
-        rebuild(settings or project.settings, ["orders"], options)
+        rebuild(settings, ["orders"], options)
+    assert caught.value.found == "\n".join(f.found for f in seen.refused)
     return caught.value
 
 
