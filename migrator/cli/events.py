@@ -58,6 +58,8 @@ def document(found: Contents) -> dict[str, Any]:
             "events": seen.unreadable_events,
             "first": [asdict(each) for each in seen.unreadable],
         },
+        "schemas": [asdict(each) for each in seen.schemas],
+        "missing_schemas": seen.missing_schemas.data["schemas"] if seen.missing_schemas else [],
         "projections": found.projections,
         "unhandled": found.unhandled,
         "partitions": [
@@ -91,6 +93,12 @@ def text(found: Contents) -> str:
             "transactions, compaction)"
         )
     lines += ["", *_types(found)]
+    lines += [
+        f"schema {each.id}{f', {each.name}' if each.name else ''}: the {each.part} of {each.records:,}"
+        for each in seen.schemas
+    ]
+    if seen.missing_schemas:
+        lines += seen.missing_schemas.data["schemas"]
     lines += [f"does not decode: {e.said} ({e.place})" for e in seen.unreadable]
     lines += ["", *_partitions(found)]
     if found.unhandled:

@@ -35,6 +35,7 @@ ALLOWABLE = {
     "hanging": "a transaction that does not end: what lies behind it is not read",
     "split-keys": "one key in two partitions: the order of its events is not defined",
     "null-keys": "events without a key under a projection with a key of its own",
+    "no-schema": "schemas that the registry does not have: the replay stops at the first event of one",
     "undecodable": "events that do not decode: the replay stops at the first",
     "disk": "a table that may not fit on PostgreSQL's disk",
 }
@@ -177,6 +178,7 @@ def _of_topic(
         yield from compacted(topic, policy, seconds)
         yield from retention(topic, policy, seen, seconds, now_s=time.time())
     yield from _hanging(settings, topic)
+    yield from _no_schema(topic, seen)
     yield from split_keys(topic, seen, weights)
     for each in weights:
         yield from _room(settings, each)
@@ -273,6 +275,19 @@ def _hanging(settings: Settings, topic: TopicRange) -> Iterator[Finding]:
             "if they may be missing; else end it: kafka-transactions.sh find-hanging, abort",
             topic=topic.name,
             partitions={p: {"end": end, "written": high} for p, (end, high) in stuck.items()},
+        )
+
+
+def _no_schema(topic: TopicRange, seen: Survey) -> Iterator[Finding]:
+    missing = seen.missing_schemas
+    if missing is not None:
+        yield Finding(
+            "no-schema",
+            "refused",
+            f"topic {topic.name}: {missing.found}",
+            missing.expected,
+            f"{missing.next_step}; to let the replay stop there instead: --allow no-schema",
+            {"topic": topic.name, **missing.data},
         )
 
 

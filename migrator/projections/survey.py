@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Message
 
-from migrator.errors import MigratorError
+from migrator.errors import MigratorError, Refused
 from migrator.kafka import sample
 from migrator.kafka.client import quiet
 from migrator.kafka.decode import Opener
+from migrator.kafka.envelope import NoEnvelope
 from migrator.kafka.log import Limits, Slice, read_in_turn
+from migrator.kafka.registry import NoSchema, SeenSchema, resolve
 from migrator.kafka.topics import TopicRange
 from migrator.projections.distinct import Distinct, DistinctKeys
 from migrator.projections.events import TOMBSTONE
 from migrator.projections.payload import payload_decoder
+from migrator.settings import REGISTRY_FORMATS
 
 if TYPE_CHECKING:
     from migrator.projections.definition import Definition
@@ -86,6 +89,8 @@ class Survey:
     oldest_ms: dict[int, int] = field(default_factory=dict)
     newest_ms: int | None = None
     seconds: float = 0.0
+    schemas: list[SeenSchema] = field(default_factory=list)
+    missing_schemas: Refused | None = None
     _means: list[float] = field(default_factory=list)
 
     @property
@@ -143,7 +148,7 @@ def survey(
     rounds = [everything] if events is None else sample.plan(topic, events)
     covered = sum(s.end - s.start for each in rounds for s in each)
     found = Survey(topic, complete=covered == topic.events)
-    eye = _Eye(settings, found, definitions)
+    eye = _Eye(settings, found, definitions, asks_for_schemas=events is not None)
     if events is None:
         memory = settings.projections.memory_mb * 1_000_000 // 4
         turns = read_in_turn(
@@ -155,21 +160,42 @@ def survey(
                 heard(found.events)
             found.covered += part.end - part.start
     else:
+        taken: list[Message] = []
         for part, records in sample.read(kafka, topic, rounds):
             eye.see(part, records, part.end - part.start)
+            taken += records
             found.covered += part.end - part.start
             heard(found.events)
+        _resolve(settings, found, taken)
     found.seconds = time.perf_counter() - began
     return found
+
+
+def _resolve(settings: Settings, found: Survey, records: Sequence[Message]) -> None:
+    """Ask the registry for every schema that the sampled records are written in."""
+    topic = settings.topic(found.topic.name)
+    if {topic.format, topic.key}.isdisjoint(REGISTRY_FORMATS):
+        return
+    try:
+        found.schemas = resolve(topic, records)
+    except Refused as exc:
+        # A record that names no schema at all is one that does not decode.
+        found.missing_schemas = exc if "schemas" in exc.data else None
 
 
 class _Eye:
     """Looks at records, and notes them in the survey."""
 
     def __init__(
-        self, settings: Settings, found: Survey, definitions: Sequence[Definition]
+        self,
+        settings: Settings,
+        found: Survey,
+        definitions: Sequence[Definition],
+        *,
+        asks_for_schemas: bool,
     ) -> None:
         self._found = found
+        self._asks_for_schemas = asks_for_schemas
         classes = {event for each in definitions for event in each.event_classes}
         self._opener = Opener(settings.topic(found.topic.name), classes)
         is_plain = self._opener.plain is not None
@@ -189,7 +215,7 @@ class _Eye:
             stamp = records[0].timestamp()[1]
             if stamp >= 0 and part.start <= self._low(part.partition):
                 found.oldest_ms.setdefault(part.partition, stamp)
-        found.keys.add(part.partition, _keys(records), offsets)
+        found.keys.add(part.partition, self._keys(records), offsets)
 
     def _low(self, partition: int) -> int:
         return next(p.low for p in self._found.topic.partitions if p.partition == partition)
@@ -236,18 +262,26 @@ class _Eye:
             kind.no_key += 1
             kind.keyless = kind.keyless or _place(record)
 
+    def _keys(self, records: Iterable[Message]) -> Iterator[bytes]:
+        """Keys as the rows have them: the bytes of one key may differ by the id of a schema."""
+        read = self._opener.key
+        for record in records:
+            key: Any = record.key()
+            try:
+                key = key if read is None else read(key, record.headers)
+            except NoEnvelope as exc:
+                self._unreadable(record, None, exc)
+                continue
+            if key is not None:
+                yield key.encode() if isinstance(key, str) else key
+
     def _unreadable(self, record: Message, event_type: str | None, exc: Exception) -> None:
         self._found.unreadable_events += 1
+        if isinstance(exc, NoSchema) and self._asks_for_schemas:
+            return
         if len(self._found.unreadable) < SHOWN:
             step = getattr(exc, "next_step", "")
             self._found.unreadable.append(Unreadable(_place(record), event_type, str(exc), step))
-
-
-def _keys(records: Iterable[Message]) -> Iterator[bytes]:
-    for record in records:
-        key = record.key()
-        if key is not None:
-            yield key.encode() if isinstance(key, str) else key
 
 
 def _place(record: Message) -> Place:

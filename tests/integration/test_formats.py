@@ -15,8 +15,8 @@ from confluent_kafka.schema_registry.json_schema import JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from migrator.errors import CannotConnect, MigratorError
-from migrator.projections.rebuild import rebuild
+from migrator.errors import CannotConnect, MigratorError, Refused
+from migrator.projections.rebuild import Options, rebuild
 from tests import projects, protos
 from tests.schema_registry import StandIn
 
@@ -274,11 +274,24 @@ def test_a_value_of_another_format_is_said_with_its_place(make_project, produce,
     assert "format and key in [topics]" in caught.value.next_step
 
 
-def test_a_schema_that_the_registry_lost_is_said_with_its_place(make_project, produce, db):
+def test_a_schema_that_the_registry_lost_is_said_before_the_replay(make_project, produce, db):
+    settings, topic = make_project(format="avro")
+    produce(topic, [("o1", b"\0\0\0\0\x63abc")], partition=1)
+    with pytest.raises(Refused) as caught:
+        rebuild(settings, ["orders"])
+    assert "schema 99 is not in the schema registry" in caught.value.found
+    assert "partition 1, offset 0" in caught.value.found
+    assert "--allow no-schema" in caught.value.next_step
+    assert db.execute("SELECT to_regnamespace('migrator')").fetchone() == (None,)
+
+
+def test_a_schema_that_the_registry_lost_is_said_in_the_replay_with_its_place(
+    make_project, produce, db
+):
     settings, topic = make_project(format="avro")
     produce(topic, [("o1", b"\0\0\0\0\x63abc")], partition=1)
     with pytest.raises(MigratorError) as caught:
-        rebuild(settings, ["orders"])
+        rebuild(settings, ["orders"], Options(allow=frozenset({"no-schema"})))
     assert "schema 99 is not in the schema registry" in caught.value.found
     assert "partition 1, offset 0, key 'o1'" in caught.value.found
 
