@@ -75,6 +75,7 @@ def _say(app: App, lines: FillingLines, step: Any, warnings: list[str]) -> None:
     from migrator.migrations.apply import Done
     from migrator.migrations.pages import Filling
     from migrator.migrations.phase_check import Warned
+    from migrator.migrations.pieces import Resumed
     from migrator.migrations.retry import HeldOff, Killed, Retry
     from migrator.migrations.up import Waiting
 
@@ -82,6 +83,10 @@ def _say(app: App, lines: FillingLines, step: Any, warnings: list[str]) -> None:
         case Waiting() | Retry() | HeldOff() | Killed():
             for line in waits.lines(step):
                 app.say(line)
+        case Resumed(revision, statements):
+            app.say(f"{revision} goes on behind what an interrupted run has committed:")
+            for text in statements:
+                app.say(f"  {text}")
         case Warned(text):
             warnings.append(text)
             app.say(f"warning: {text}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from migrator.migrations.history import History
 from migrator.migrations.lookout import Lookout
 from migrator.migrations.pages import Filling
 from migrator.migrations.phase_check import Permits
+from migrator.migrations.pieces import Pieces, Resumed, followed
 from migrator.migrations.retry import Effort, HeldOff, Killed, Patience, Retry, Trying
 from migrator.migrations.revision import PHASES, Revision
 from migrator.postgres import ledger
@@ -36,11 +37,12 @@ class Run:
     history: History
     fence: Fence
     patience: Patience
-    told: Callable[[Retry | HeldOff | Killed | Filling], None]
+    told: Callable[[Retry | HeldOff | Killed | Filling | Resumed], None]
     contexts: Contexts
     lookout: Lookout
     permits: Permits
     reason: str | None = None
+    pieces: dict[str, Pieces] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,19 +143,23 @@ def _outside_transaction(
 def _as_alembic_would(
     run: Run, revision: Revision, effort: Effort, pids: list[int]
 ) -> tuple[int, int, int]:
-    """Apply an exempt revision that commits on its way; what is after its last commit is atomic."""
-    with _own_session(run, pids) as connection:
+    """Apply an exempt revision that commits on its way, each piece with a note of it."""
+    with _own_session(run, pids, usual=True) as connection:
         return _migrate(run, connection, revision, effort)
 
 
 @contextmanager
-def _own_session(run: Run, pids: list[int]) -> Iterator[sa.Connection]:
-    """A session for one revision outside a transaction, opened while the lock is still ours."""
+def _own_session(run: Run, pids: list[int], *, usual: bool = False) -> Iterator[sa.Connection]:
+    """A session for one revision outside a transaction, opened while the lock is still ours.
+
+    Its timeouts are those of CONCURRENTLY, or the `usual` ones.
+    """
     run.contexts.close()
-    long_ms = run.settings.database.long_statement_timeout_ms
+    settings = run.settings if usual else _unhurried(run)
+    long_ms = None if usual else run.settings.database.long_statement_timeout_ms
     try:
         with session.opened(
-            _unhurried(run), "up", statement_timeout_ms=long_ms, lookout=run.lookout
+            settings, "up", statement_timeout_ms=long_ms, lookout=run.lookout
         ) as connection:
             pids[:] = [session.backend_pid(connection)]
             with session.autocommit(session.driver(connection)) as conn, conn.transaction():
@@ -205,10 +211,12 @@ def _migrate(
     sent: list[str] = []
 
     kept_inside = revision.transactional and not revision.exempt
+    pieces = _pieces(run, revision, conn) if revision.exempt else None
 
     def upgrade(module: Any) -> None:
         inside = session.kept_inside(connection) if kept_inside else nullcontext()
-        with session.recorded(connection) as statements, inside:
+        noted = followed(connection, pieces) if pieces else nullcontext()
+        with session.recorded(connection) as statements, inside, noted:
             module.upgrade()
         sent.extend(statements)
 
@@ -220,6 +228,8 @@ def _migrate(
         lock_wait_ms = round(effort.lock_wait_ms + run.lookout.sight.lock_wait_ms)
         entry = _entry(run, revision, effort, duration_ms, lock_wait_ms)
         entry = replace(entry, sql_hash=normalise.sql_hash(sent))
+        if pieces:
+            pieces.forget(conn)
         *_, number, _ = together(conn, *stamp, *ledger.appending(entry), run.fence.checking())
         written.append((number, duration_ms, lock_wait_ms))
 
@@ -237,6 +247,16 @@ def _migrate(
     return written[0]
 
 
+def _pieces(run: Run, revision: Revision, conn: Connection) -> Pieces:
+    """What runs before this one have committed of an exempt revision."""
+    pieces = Pieces(run.settings, revision.id, run.id, run.fence, _left_ms(run))
+    pieces.read(conn)
+    if pieces.noted and revision.id not in run.pieces:
+        run.told(Resumed(revision.id, pieces.known))
+    run.pieces[revision.id] = pieces
+    return pieces
+
+
 def _refuse_autocommit() -> Any:
     raise session.EndsTransaction(
         "autocommit_block, called outside the revision's own file, where migrator cannot see it"
@@ -248,9 +268,12 @@ def _unhurried(run: Run) -> Settings:
 
     A short lock_timeout would leave an INVALID index behind whenever an old snapshot is about.
     """
-    left_ms = max(1, round(run.patience.left_s * 1000))
-    database = run.settings.database.model_copy(update={"lock_timeout_ms": left_ms})
+    database = run.settings.database.model_copy(update={"lock_timeout_ms": _left_ms(run)})
     return run.settings.model_copy(update={"database": database})
+
+
+def _left_ms(run: Run) -> int:
+    return max(1, round(run.patience.left_s * 1000))
 
 
 def _entry(

@@ -11,7 +11,7 @@ from alembic.runtime.migration import HeadMaintainer, MigrationContext, Migratio
 from psycopg import sql
 
 from migrator.errors import Refused
-from migrator.migrations import applied, imports, render
+from migrator.migrations import applied, imports, render, session
 from migrator.migrations.history import History
 from migrator.migrations.revision import Revision
 from migrator.postgres.together import Ask, Cursor
@@ -56,6 +56,11 @@ class Contexts:
             upgrade(script.module)
             stamp.update_to_step(step)
             record(stamp.asked)
+        # A revision that has called commit() itself leaves Alembic with a transaction that is over;
+        # what came after, the stamp with it, is in another, which Alembic does not commit.
+        if connection.in_transaction():
+            connection.commit()
+        session.driver(connection).commit()
         self._heads = stamp.heads
 
     def close(self) -> None:

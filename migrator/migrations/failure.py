@@ -17,10 +17,17 @@ from migrator.migrations.session import EndsTransaction
 from migrator.postgres.connect import translated
 
 
-def explain(exc: Exception, revision: Revision, applied: Sequence[str]) -> MigratorError:
-    """Translate whatever a revision raised; `applied` is what this run had done before."""
+def explain(
+    exc: Exception, revision: Revision, applied: Sequence[str], committed: Sequence[str] = ()
+) -> MigratorError:
+    """Translate whatever a revision raised; `applied` is what this run had done before.
+
+    `committed` are the statements that an exempt revision has committed on its way.
+    """
     data: dict[str, Any] = {"revision": revision.id, "applied": list(applied)}
-    kept = _kept(revision, applied)
+    if committed:
+        data["committed"] = list(committed)
+    kept = _kept(revision, applied, committed)
     match exc:
         case MigratorError():
             exc.data.update(data)
@@ -99,9 +106,15 @@ def _database(
     )
 
 
-def _kept(revision: Revision, applied: Sequence[str]) -> str:
+def _kept(revision: Revision, applied: Sequence[str], committed: Sequence[str]) -> str:
     """What stays in the database, in one sentence."""
     before = f"applied before it, and kept: {', '.join(applied)}; " if applied else ""
+    if committed:
+        each = "".join(f"\n  {text}" for text in committed)
+        return (
+            f"{before}of {revision.id} these statements stay committed, and the next run goes on "
+            f"behind them:{each}"
+        )
     if revision.backfills:
         return f"{before}the pages of {revision.id} that are committed stay; the next run goes on"
     if revision.transactional:

@@ -65,6 +65,12 @@ def clear_invalid(conn: Connection, index: IndexName) -> bool:
     return True
 
 
+def is_valid(conn: Connection, index: IndexName) -> bool:
+    """Whether there is a VALID index of that name on its table."""
+    row = conn.execute(_FIND, (index.name, index.table_name.as_string(conn))).fetchone()
+    return row is not None and bool(row[2] and row[3])
+
+
 def require_valid(conn: Connection, index: IndexName) -> None:
     """Verify that the index is there, VALID, and on its table.
 

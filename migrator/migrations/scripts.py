@@ -84,6 +84,17 @@ def is_repeatable(statement: ast.Node) -> bool:
             return isinstance(statement, ast.VacuumStmt)
 
 
+def detached(statement: ast.Node) -> tuple[ast.RangeVar, ast.RangeVar] | None:
+    """The table and the partition that DETACH PARTITION ... CONCURRENTLY takes from it; else None."""
+    if not isinstance(statement, ast.AlterTableStmt):
+        return None
+    command, *_ = statement.cmds or ()
+    if command.subtype != enums.AlterTableType.AT_DetachPartition or not command.def_.concurrent:
+        return None
+    assert statement.relation is not None
+    return statement.relation, command.def_.name
+
+
 def problem(script: str) -> str | None:
     """Why a rollback script cannot be kept for an emergency, or None."""
     try:

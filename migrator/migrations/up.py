@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from migrator.migrations.history import History
     from migrator.migrations.pages import Filling
     from migrator.migrations.phase_check import Permits, Warned
+    from migrator.migrations.pieces import Resumed
     from migrator.migrations.retry import HeldOff, Killed, Retry
 
 LOCK = "deploy"
@@ -44,9 +45,7 @@ class Started:
     total: int
 
 
-Progress: TypeAlias = (
-    "Callable[[Waiting | Started | Retry | HeldOff | Killed | Filling | Warned | Done], None]"
-)
+Progress: TypeAlias = "Callable[[Waiting | Started | Resumed | Retry | HeldOff | Killed | Filling | Warned | Done], None]"
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,10 @@ def carry_out(
                 permits.before(revision)
                 done.append(apply(work, connection, revision))
             except Exception as exc:
-                raise failure.explain(exc, revision, [one.revision for one in done]) from exc
+                applied = [one.revision for one in done]
+                pieces = work.pieces.get(revision.id)
+                known = pieces.known if pieces else ()
+                raise failure.explain(exc, revision, applied, known) from exc
             progress(done[-1])
     _confirm(settings, found.heads_after)
     return tuple(done)

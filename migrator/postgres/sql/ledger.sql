@@ -46,6 +46,18 @@ CREATE TABLE IF NOT EXISTS migrator.deployer (
     heartbeat_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+CREATE TABLE IF NOT EXISTS migrator.committed (
+    revision       text NOT NULL,
+    position       int NOT NULL,
+    statement      text NOT NULL,
+    statement_hash text NOT NULL,
+    is_committed   boolean NOT NULL,
+    needs_session  boolean NOT NULL,
+    run            uuid NOT NULL,
+    changed_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (revision, position)
+);
+
 CREATE TABLE IF NOT EXISTS migrator.build (
     build           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     projection      text NOT NULL,
