@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from pglast import ast
 
 from migrator.migrations import backfill, check, indexes, normalise, pages, scripts, session
 from migrator.migrations.contexts import Contexts
@@ -127,16 +128,19 @@ def _outside_transaction(
 ) -> tuple[int, int, int]:
     # Rendering takes Alembic's `op` for itself.
     run.contexts.close()
-    index = indexes.built_by(check.autocommit_statement(run.history, revision))
+    statement = check.autocommit_statement(run.history, revision)
+    index = indexes.built_by(statement)
 
     def verify(conn: Connection) -> None:
         if index is not None:
             indexes.require_valid(conn, index)
 
     with _own_session(run, pids) as connection:
-        if index is not None:
-            with session.autocommit(session.driver(connection)) as conn:
+        with session.autocommit(session.driver(connection)) as conn:
+            if index is not None:
                 indexes.clear_invalid(conn, index)
+            elif isinstance(statement, ast.ReindexStmt) and statement.relation is not None:
+                indexes.clear_reindexed(conn, statement.relation)
         return _migrate(run, connection, revision, effort, verify=verify)
 
 

@@ -65,6 +65,39 @@ def clear_invalid(conn: Connection, index: IndexName) -> bool:
     return True
 
 
+_LEFT = """
+WITH named AS (SELECT c.oid, c.relname, c.relkind FROM pg_class c WHERE c.oid = to_regclass(%s))
+SELECT n.nspname, i.relname,
+       (SELECT p.pid FROM pg_stat_progress_create_index p WHERE p.relid = x.indrelid LIMIT 1)
+FROM named
+JOIN pg_index own ON named.oid IN (own.indexrelid, own.indrelid)
+JOIN pg_index x ON x.indrelid = own.indrelid AND NOT x.indisvalid
+JOIN pg_class i ON i.oid = x.indexrelid
+JOIN pg_namespace n ON n.oid = i.relnamespace
+WHERE i.relname ~ '_cc(new|old)[0-9]*$'
+  AND (named.relkind = 'r'
+       OR starts_with(named.relname, regexp_replace(i.relname, '_cc(new|old)[0-9]*$', '')))
+GROUP BY n.nspname, i.relname, x.indrelid
+"""
+
+
+def clear_reindexed(conn: Connection, relation: ast.RangeVar) -> None:
+    """Drop what an interrupted REINDEX CONCURRENTLY of this index or table left: *_ccnew, *_ccold.
+
+    The connection is in autocommit. The index itself is whole: it serves until the new one is.
+
+    Raises:
+        StillBuilding: the session of that run is alive on the server and still builds.
+    """
+    assert relation.relname is not None
+    name = sql.Identifier(*filter(None, (relation.schemaname, relation.relname)))
+    for schema, left, pid in conn.execute(_LEFT, (name.as_string(conn),)).fetchall():
+        if pid is not None:
+            raise StillBuilding(f"session {pid} is still rebuilding {relation.relname}")
+        dropped = sql.Identifier(schema, left)
+        conn.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(dropped))
+
+
 def is_valid(conn: Connection, index: IndexName) -> bool:
     """Whether there is a VALID index of that name on its table."""
     row = conn.execute(_FIND, (index.name, index.table_name.as_string(conn))).fetchone()

@@ -458,6 +458,8 @@ def _is_due(raw: Connection, nodes: list[Any]) -> bool | None:
     if index is not None:
         indexes.clear_invalid(raw, index)
         return not indexes.is_valid(raw, index)
+    if len(nodes) == 1 and scripts.is_concurrent_reindex(nodes[0]):
+        indexes.clear_reindexed(raw, nodes[0].relation)
     if len(nodes) == 1 and scripts.is_repeatable(nodes[0]):
         return True
     return None

@@ -18,7 +18,8 @@ _SAVEPOINTS = {
 _MAY_BE_CONTROL = re.compile(r"\b(begin|start|commit|end|rollback|abort|prepare)\b", re.IGNORECASE)
 REPEATABLE = (
     "CREATE INDEX CONCURRENTLY IF NOT EXISTS, DROP INDEX CONCURRENTLY IF EXISTS, "
-    "ALTER TYPE ... ADD VALUE IF NOT EXISTS, or VACUUM: repeated after an interruption, "
+    "REINDEX INDEX or TABLE CONCURRENTLY, ALTER TYPE ... ADD VALUE IF NOT EXISTS, or VACUUM: "
+    "repeated after an interruption, "
     "they do no harm"
 )
 
@@ -78,10 +79,19 @@ def is_repeatable(statement: ast.Node) -> bool:
         case ast.DropStmt():
             of_index = statement.removeType == enums.ObjectType.OBJECT_INDEX
             return bool(of_index and statement.concurrent and statement.missing_ok)
+        case ast.ReindexStmt():
+            return is_concurrent_reindex(statement)
         case ast.AlterEnumStmt():
             return bool(statement.skipIfNewValExists)
         case _:
             return isinstance(statement, ast.VacuumStmt)
+
+
+def is_concurrent_reindex(statement: ast.Node) -> bool:
+    """Whether it is REINDEX INDEX or TABLE CONCURRENTLY, of one name."""
+    if not isinstance(statement, ast.ReindexStmt) or statement.relation is None:
+        return False
+    return any(option.defname == "concurrently" for option in statement.params or ())
 
 
 def detached(statement: ast.Node) -> tuple[ast.RangeVar, ast.RangeVar] | None:

@@ -127,3 +127,29 @@ def test_killed_at_that_step_of_an_index_the_next_run_finishes(
     assert [done.revision for done in up.up(settings).applied] == ["0002"]
     valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 't_a'::regclass"
     assert db.execute(valid).fetchone() == (True,)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("ROW EXCLUSIVE", "_ccnew"), ("ACCESS SHARE", "_ccold")]
+)
+@pytest.mark.parametrize("what", ["INDEX CONCURRENTLY t_a", "TABLE CONCURRENTLY t"])
+def test_a_reindex_that_is_killed_is_done_again_and_leaves_no_invalid_index(
+    tmp_path, settings, start_up, database_url, db, what, mode, suffix
+):
+    db.execute("CREATE TABLE t (a int); CREATE INDEX t_a ON t (a); CREATE INDEX t_b ON t ((a + 1))")
+    reindex = f'with op.get_context().autocommit_block():\n    op.execute("REINDEX {what}")'
+    revisions.write(tmp_path, "0001", reindex)
+    waiting = """SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+                 AND datname = current_database() AND query ~ '^REINDEX'"""
+    left = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
+    with psycopg.connect(database_url) as reader:
+        reader.execute(f"LOCK TABLE t IN {mode} MODE")
+        process = start_up()
+        row = awaited(lambda: db.execute(waiting).fetchone())
+        process.kill()
+        process.communicate()
+        db.execute("SELECT pg_terminate_backend(%s, 5000)", row)
+    assert suffix in str(db.execute(left).fetchall())
+    assert [done.revision for done in up.up(settings).applied] == ["0001"]
+    assert db.execute(left).fetchall() == []
+    assert db.execute("SELECT to_regclass('t_a'), to_regclass('t_b')").fetchone() == ("t_a", "t_b")
