@@ -58,8 +58,6 @@ class Contexts:
             record(stamp.asked)
         # A revision that has called commit() itself leaves Alembic with a transaction that is over;
         # what came after, the stamp with it, is in another, which Alembic does not commit.
-        if connection.in_transaction():
-            connection.commit()
         session.driver(connection).commit()
         self._heads = stamp.heads
 
