@@ -10,6 +10,7 @@ import click
 from migrator.cli.context import App, pass_app
 
 if TYPE_CHECKING:
+    from migrator.projections.changes import Change
     from migrator.projections.preflight import Preflight
     from migrator.projections.rebuild import Planned, Report
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     help="Rebuild this projection; repeat it to rebuild several in one pass over their topic.",
 )
 @click.option("--all", "all_of_them", is_flag=True, help="Rebuild every projection of the folder.")
+@click.option(
+    "--changed",
+    is_flag=True,
+    help="Rebuild those whose definition is not that of their live build, or that have none.",
+)
 @click.option("--no-cut-over", is_flag=True, help="Stop when the new tables are built and checked.")
 @click.option("--restart", is_flag=True, help="Start over instead of resuming an unfinished build.")
 @click.option(
@@ -43,6 +49,7 @@ def command(
     app: App,
     names: tuple[str, ...],
     all_of_them: bool,
+    changed: bool,
     no_cut_over: bool,
     restart: bool,
     allow: tuple[str, ...],
@@ -64,7 +71,10 @@ def command(
     from migrator.errors import Refused
     from migrator.projections import rebuild
 
-    chosen = _chosen(app, names, all_of_them=all_of_them)
+    chosen, changes = _chosen(app, names, all_of_them=all_of_them, changed=changed)
+    if not chosen:
+        app.emit({"projections": [], "changes": []}, NOTHING_CHANGED)
+        return
     options = rebuild.Options(
         cut_over=not no_cut_over,
         restart=restart,
@@ -73,32 +83,53 @@ def command(
     )
     if dry_run:
         planned, seen = rebuild.plan(app.settings, chosen, options)
-        preflight = {
-            "findings": [asdict(f) for f in seen.findings],
-            "estimates": [asdict(e) for e in seen.estimates],
+        document = {
+            "plan": [asdict(p) for p in planned],
+            "changes": [asdict(c) for c in changes],
+            "preflight": {
+                "findings": [asdict(f) for f in seen.findings],
+                "estimates": [asdict(e) for e in seen.estimates],
+            },
         }
-        text = f"{_preflight_text(seen)}\n{_plan_text(planned)}"
-        app.emit({"plan": [asdict(p) for p in planned], "preflight": preflight}, text)
+        text = [*_changed_text(changes), _preflight_text(seen), _plan_text(planned)]
+        app.emit(document, "\n".join(text))
         if seen.refused:
             raise SystemExit(Refused.exit_code)
         return
     from migrator.cli.progress import replay_progress
 
+    for line in _changed_text(changes):
+        click.echo(line, err=True)
     with replay_progress() as listener:
         report = rebuild.rebuild(app.settings, chosen, options, listener=listener)
-    app.emit(_document(report), _text(report))
+    app.emit(_document(report) | {"changes": [asdict(c) for c in changes]}, _text(report))
 
 
-def _chosen(app: App, names: tuple[str, ...], *, all_of_them: bool) -> list[str]:
+NOTHING_CHANGED = "Nothing has changed: every projection is live under its present definition."
+
+
+def _chosen(
+    app: App, names: tuple[str, ...], *, all_of_them: bool, changed: bool
+) -> tuple[list[str], list[Change]]:
+    """The projections to rebuild, and with --changed why each of them."""
     from migrator.errors import UsageError
-    from migrator.projections import registry
+    from migrator.projections import changes, registry
 
-    if bool(names) == all_of_them:
+    given = {"--projection": bool(names), "--all": all_of_them, "--changed": changed}
+    if sum(given.values()) != 1:
+        asked = " and ".join(flag for flag, is_given in given.items() if is_given)
         raise UsageError(
-            "no projection is named" if not names else "both --projection and --all are given",
-            expected="--projection NAME (repeatable), or --all",
+            f"{asked} are given together" if asked else "no projection is named",
+            expected="one of --projection NAME (repeatable), --all, --changed",
         )
-    return list(names) or sorted(registry.load(app.settings.projections_dir))
+    if changed:
+        found = changes.find(app.settings)
+        return [each.projection for each in found], found
+    return list(names) or sorted(registry.load(app.settings.projections_dir)), []
+
+
+def _changed_text(changes: list[Change]) -> list[str]:
+    return [f"{each.projection}: {each.why}" for each in changes]
 
 
 def _preflight_text(seen: Preflight) -> str:

@@ -95,6 +95,21 @@ def _select(conn: Connection, where: str, parameters: tuple[Any, ...]) -> list[B
         return cursor.execute(query.encode(), parameters).fetchall()
 
 
+def numbered(conn: Connection, build: int) -> Build | None:
+    """The build of this number, in whatever state; read-only."""
+    return next(iter(_select(conn, "build = %s", (build,))), None)
+
+
+def parts(conn: Connection, build: int) -> dict[str, str] | None:
+    """The hashes of the parts of the build's definition; None where an older release made it."""
+    row = conn.execute(
+        # An older layout has no such column.
+        "SELECT to_jsonb(b) -> 'definition_parts' FROM migrator.build AS b WHERE build = %s",
+        (build,),
+    ).fetchone()
+    return row[0] if row else None
+
+
 def positions(conn: Connection, build: int) -> list[Position]:
     """The build's positions by topic and partition; read-only."""
     names = ", ".join(f.name for f in fields(Position))
@@ -163,11 +178,13 @@ def create(
     with conn.transaction():
         row = conn.execute(
             """INSERT INTO migrator.build
-                 (projection, state, definition_hash, target_schema, table_name, git_sha, allowed)
-               VALUES (%s, 'created', %s, %s, %s, %s, %s) RETURNING build""",
+                 (projection, state, definition_hash, definition_parts, target_schema, table_name,
+                  git_sha, allowed)
+               VALUES (%s, 'created', %s, %s, %s, %s, %s, %s) RETURNING build""",
             (
                 registered.name,
                 registered.hash,
+                Jsonb(registered.parts),
                 definition.schema or schema,
                 definition.table.name,
                 ledger.git_sha(),
@@ -319,13 +336,16 @@ def fail(conn: Connection, build: Build, error: str, report: Any = None) -> None
 
 
 def drop(conn: Connection, build: Build, state: State) -> None:
-    """Drop the build's schema with its table, and say why in its state; idempotent."""
+    """Drop the build's schema with its tables and its positions; say why in its state; idempotent."""
     with conn.transaction():
         current = lock(conn, build.build, *UNFINISHED, "failed", "archived")
-        conn.execute(
-            sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(build.schema))
-        )
+        conn.execute(drop_statement(build))
+        conn.execute("DELETE FROM migrator.position WHERE build = %s", (build.build,))
         save(conn, current, state)
+
+
+def drop_statement(build: Build) -> sql.Composed:
+    return sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(build.schema))
 
 
 def _execute(conn: Connection, statements: list[str]) -> None:

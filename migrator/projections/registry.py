@@ -12,7 +12,7 @@ from types import ModuleType
 
 from migrator.errors import MigratorError, UsageError
 from migrator.projections.definition import Definition, Projection
-from migrator.projections.definition_hash import definition_hash
+from migrator.projections.definition_hash import definition_hash, definition_parts
 from migrator.projections.events import check_upcasters
 
 
@@ -27,6 +27,11 @@ class Registered:
     @property
     def name(self) -> str:
         return self.definition.name
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The hashes of the definition's parts, by name."""
+        return definition_parts(self.definition.cls, self.path.parent.parent)
 
 
 def load(directory: Path) -> dict[str, Registered]:

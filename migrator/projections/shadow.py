@@ -50,6 +50,14 @@ def load_statements(table: sa.Table, schema: str) -> list[str]:
     ]
 
 
+def named_statements(table: sa.Table) -> dict[str, str]:
+    """The DDL of each constraint and index, by kind and name, such as `index orders_status_idx`."""
+    shadow = _in_schema(table, "build")
+    constraints = {f"constraint {each.name}": AddConstraint(each) for each in _constraints(shadow)}
+    indexes = {f"index {index.name}": CreateIndex(index) for index in shadow.indexes}
+    return {name: _text(element) for name, element in (constraints | indexes).items()}
+
+
 def _in_schema(table: sa.Table, schema: str) -> sa.Table:
     shadow = table.to_metadata(
         sa.MetaData(naming_convention=table.metadata.naming_convention), schema=schema

@@ -64,6 +64,7 @@ CREATE TABLE IF NOT EXISTS migrator.build (
     state           text NOT NULL CHECK (state IN ('created', 'replaying', 'loaded', 'verified',
                                                    'live', 'archived', 'dropped', 'failed', 'aborted')),
     definition_hash text NOT NULL,
+    definition_parts jsonb,
     target_schema   text NOT NULL,
     table_name      text NOT NULL,
     rows            bigint,
