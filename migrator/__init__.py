@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from migrator.projections.events import Meta as Meta
     from migrator.projections.events import Tombstone as Tombstone
     from migrator.projections.events import upcast as upcast
+    from migrator.projections.reducers import count as count
+    from migrator.projections.reducers import latest as latest
+    from migrator.projections.reducers import maximum as maximum
+    from migrator.projections.reducers import minimum as minimum
+    from migrator.projections.reducers import total as total
 
 _HOMES = {
     "backfill": "migrator.migrations.backfill",
@@ -29,6 +34,11 @@ _HOMES = {
     "Meta": "migrator.projections.events",
     "Tombstone": "migrator.projections.events",
     "upcast": "migrator.projections.events",
+    "count": "migrator.projections.reducers",
+    "latest": "migrator.projections.reducers",
+    "maximum": "migrator.projections.reducers",
+    "minimum": "migrator.projections.reducers",
+    "total": "migrator.projections.reducers",
 }
 
 

@@ -194,7 +194,8 @@ def create(
         assert row is not None
         build = lock(conn, row[0], "created")
         conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(build.schema)))
-        _execute(conn, shadow.create_statements(definition.table, build.schema))
+        for table in dict.fromkeys((definition.table, definition.state)):
+            _execute(conn, shadow.create_statements(table, build.schema))
         for part in topic.partitions:
             conn.execute(
                 """INSERT INTO migrator.position
@@ -278,7 +279,7 @@ def slices_left(conn: Connection, build: Build) -> list[Slice]:
 
 
 def load(conn: Connection, build: Build, registered: Registered) -> None:
-    """Build constraints and indexes on the replayed rows; all or nothing.
+    """Merge what partitions have folded apart; build constraints and indexes; all or nothing.
 
     Raises:
         Refused: the rows break a constraint; where it is the primary key, a key was met in two
@@ -287,6 +288,7 @@ def load(conn: Connection, build: Build, registered: Registered) -> None:
     with conn.transaction():
         current = lock(conn, build.build, "replaying")
         conn.execute("SET LOCAL maintenance_work_mem = '512MB'")
+        merged = _merge(conn, build, registered)
         try:
             _execute(conn, shadow.load_statements(registered.definition.table, build.schema))
         except psycopg.errors.UniqueViolation as exc:
@@ -301,7 +303,35 @@ def load(conn: Connection, build: Build, registered: Registered) -> None:
         count = conn.execute(
             "SELECT coalesce(sum(rows), 0) FROM migrator.position WHERE build = %s", (build.build,)
         ).fetchone()
-        save(conn, current, "loaded", rows=count[0] if count else 0)
+        rows = count[0] if count else 0
+        save(conn, current, "loaded", rows=rows if merged is None else merged)
+
+
+def _merge(conn: Connection, build: Build, registered: Registered) -> int | None:
+    """Fill the shadow from the partitions' states; returns how many rows that makes."""
+    statements = shadow.merge_statements(registered.definition, build.schema)
+    if not statements:
+        return None
+    insert, *rest = statements
+    try:
+        rows = conn.execute(insert.encode()).rowcount
+    except psycopg.errors.NotNullViolation as exc:
+        raise Refused(
+            f"a row of {build.projection} has no value for {exc.diag.column_name}",
+            expected="an event for it in every row, since it is NOT NULL",
+            next_step="make it nullable (Mapped[... | None]), then run the same command again",
+            detail=exc.diag.message_detail,
+        ) from exc
+    except psycopg.DataError as exc:
+        raise Refused(
+            f"PostgreSQL does not take a merged row of {build.projection}: "
+            f"{exc.diag.message_primary}",
+            expected="columns that hold what their reducers make",
+            next_step="widen the column (type_=BigInteger for a total), then run the same command "
+            "again",
+        ) from exc
+    _execute(conn, rest)
+    return rows
 
 
 def vacuum(conn: Connection, build: Build) -> None:

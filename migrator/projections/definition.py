@@ -20,6 +20,7 @@ from sqlalchemy.exc import SAWarning, SQLAlchemyError
 from sqlalchemy.orm import configure_mappers, registry
 
 from migrator.projections.events import TOMBSTONE, DefinitionError, Tombstone, types_of
+from migrator.projections.reducers import INFO, STATE, Reducer, Step
 
 # PostgreSQL's own names, so that a table that was once made by hand keeps them.
 NAMING = {
@@ -62,15 +63,29 @@ class Check:
     query: Callable[[Any], sa.Select[Any]]
 
 
+@dataclass(frozen=True)
+class Reduced:
+    """A column that is a reducer, and the columns of the state table that make it."""
+
+    column: sa.Column[Any]
+    reducer: Reducer
+    state: tuple[sa.Column[Any], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Definition:
-    """Everything the engine needs to know of a projection."""
+    """Everything the engine needs to know of a projection.
+
+    `state` is the table whose rows are folded, and `attributes` hold its columns' values: the table
+    itself or, where its columns are reducers, what they are merged of.
+    """
 
     name: str
     cls: type[Projection]
     topic: str
     schema: str | None
     table: sa.Table
+    state: sa.Table
     attributes: tuple[str, ...]
     key_attributes: tuple[str, ...]
     key: Callable[[Any], Hashable] | None
@@ -79,11 +94,12 @@ class Definition:
     handlers: dict[str, Handler]
     ignores: frozenset[str]
     checks: tuple[Check, ...]
+    reduced: tuple[Reduced, ...]
 
     @property
     def columns(self) -> list[tuple[str, sa.types.TypeEngine[Any]]]:
         """The attributes that hold the columns' values, with the columns' types, in their order."""
-        types = (column.type for column in self.table.columns)
+        types = (column.type for column in self.state.columns)
         return list(zip(self.attributes, types, strict=True))
 
     @property
@@ -124,6 +140,8 @@ class Projection:
 
     The row's key is the record's key; `key=lambda event: ...` takes another, together with
     `co_partitioned=True`: the promise, which the rebuild proves, that no key spreads over partitions.
+    Where it does, the columns are reducers instead of what methods fold: `total`, `count`,
+    `minimum`, `maximum`, `latest`.
     `schema=` names another schema than the settings' for the live table.
     """
 
@@ -151,20 +169,24 @@ class Projection:
         _refuse_filled_elsewhere(cls, table)
         attributes = {column.name: prop.key for prop, column in _columns(cls)}
         keys = tuple(attributes[column.name] for column in table.primary_key)
+        reduced = _reduced(cls, table, co_partitioned=co_partitioned)
+        state = _state(table, reduced) if reduced else table
         cls.__definition__ = Definition(
             name=table.name,
             cls=cls,
             topic=topic,
             schema=schema,
             table=table,
-            attributes=tuple(attributes[column.name] for column in table.columns),
+            state=state,
+            attributes=tuple(attributes.get(c.name, c.name) for c in state.columns),
             key_attributes=keys,
             key=key,
-            parse_key=_key_parser(cls, table, key, co_partitioned=co_partitioned),
+            parse_key=_key_parser(cls, table, key, is_kept=co_partitioned or bool(reduced)),
             co_partitioned=co_partitioned,
-            handlers=_handlers(cls),
+            handlers=_reducing(cls, reduced, attributes) if reduced else _handlers(cls),
             ignores=frozenset(name for e in cls.ignores for name in _type_names(e)),
             checks=tuple(member for _, member in _members(cls) if isinstance(member, Check)),
+            reduced=reduced,
         )
 
     def delete(self) -> None:
@@ -251,6 +273,83 @@ def _handlers(cls: type[Projection]) -> dict[str, Handler]:
     return handlers
 
 
+def _reduced(
+    cls: type[Projection], table: sa.Table, *, co_partitioned: bool
+) -> tuple[Reduced, ...]:
+    """The columns that are reducers: none of them, or all but the key's."""
+    found = [column for column in table.columns if INFO in column.info]
+    if not found:
+        return ()
+    others = [c.name for c in table.columns if INFO not in c.info and not c.primary_key]
+    handlers = [name for name, member in _members(cls) if hasattr(member, "__migrator_on__")]
+    if handlers or others:
+        what = f"the handler {handlers[0]}" if handlers else f"the column {others[0]}"
+        raise DefinitionError(
+            f"projection {cls.__name__} has the reducer {found[0].name}, and {what} beside it",
+            expected="reducers alone: partitions fold apart and are merged, so the order between "
+            "the events of a key is not defined, and no handler may rest on it",
+            next_step="make every column but the key's a reducer; or fold with handlers alone, "
+            "with co_partitioned=True if no key spreads over partitions",
+        )
+    if co_partitioned:
+        raise DefinitionError(
+            f"projection {cls.__name__} is co_partitioned, and its columns are reducers",
+            expected="one of both: reducers are right wherever a key's events lie",
+            next_step="leave co_partitioned out",
+        )
+    keys = [column.name for column in found if column.primary_key]
+    if keys:
+        raise DefinitionError(
+            f"column {keys[0]} of projection {cls.__name__} is a key and a reducer",
+            expected="a key that the record has, or that key=lambda event: ... gives",
+        )
+    reducers = [(column, column.info[INFO]) for column in found]
+    return tuple(
+        Reduced(column, reducer, tuple(reducer.state(number, column)))
+        for number, (column, reducer) in enumerate(reducers)
+    )
+
+
+def _state(table: sa.Table, reduced: tuple[Reduced, ...]) -> sa.Table:
+    return sa.Table(
+        STATE,
+        sa.MetaData(naming_convention=NAMING),
+        *(sa.Column(key.name, key.type, primary_key=True) for key in table.primary_key),
+        *(column for each in reduced for column in each.state),
+    )
+
+
+def _reducing(
+    cls: type[Projection], reduced: tuple[Reduced, ...], attributes: dict[str, str]
+) -> dict[str, Handler]:
+    """One handler a type of event, which takes the event into all the columns that want it."""
+    steps: dict[type, list[Step]] = {}
+    metas: set[type] = set()
+    for each in reduced:
+        names = [attributes.get(column.name, column.name) for column in each.state]
+        for event in each.reducer.values:
+            steps.setdefault(event, []).append(each.reducer.step(event, names, each.column))
+            metas.update({event} if each.reducer.takes_meta else ())
+    handlers: dict[str, Handler] = {}
+    for event, taken in steps.items():
+        for event_type in types_of(event):
+            if event_type in handlers:
+                raise DefinitionError(
+                    f"projection {cls.__name__} reads {event_type} by two classes",
+                    expected="one class an event",
+                )
+            handlers[event_type] = Handler(event, _all_of(taken), takes_meta=event in metas)
+    return handlers
+
+
+def _all_of(steps: list[Step]) -> Callable[..., None]:
+    def reduce(row: Any, event: Any, meta: Any = None) -> None:
+        for step in steps:
+            step(row, event, meta)
+
+    return reduce
+
+
 def _handler(cls: type[Projection], name: str, event: type, function: Any) -> Handler:
     if event is not Tombstone and not hasattr(event, "__event_types__"):
         raise DefinitionError(
@@ -271,15 +370,16 @@ def _key_parser(
     table: sa.Table,
     key: Callable[[Any], Hashable] | None,
     *,
-    co_partitioned: bool,
+    is_kept: bool,
 ) -> Callable[[str], Hashable] | None:
     """How the record's key becomes the row's, or None where `key=` makes it."""
     if key is not None:
-        if not co_partitioned:
+        if not is_kept:
             raise DefinitionError(
                 f"projection {cls.__name__} takes another key than the record's",
                 expected="co_partitioned=True, the promise that no such key spreads over partitions",
-                next_step="key the topic by it where the promise does not hold",
+                next_step="where the promise does not hold, make its columns reducers, which need "
+                "no order: total(), count(), minimum(), maximum(), latest(by=...)",
             )
         return None
     columns = list(table.primary_key)

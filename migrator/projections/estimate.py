@@ -73,7 +73,7 @@ def estimate(
     return Estimate(
         projection=registered.name,
         topic=seen.topic.name,
-        own_key=definition.key is not None,
+        own_key=definition.key is not None or bool(definition.reduced),
         sampled=seen.events,
         events=events,
         bytes=size,

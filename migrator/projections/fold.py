@@ -121,7 +121,7 @@ class Fold:
             return handler.function
         if event_type in self.definition.ignores:
             return None
-        if event_type == TOMBSTONE:
+        if event_type == TOMBSTONE and not self.definition.reduced:
             return _bury
         return self._refuse(event_type)
 
@@ -236,12 +236,8 @@ def _delete(row: Any) -> None:
 def _initialiser(definition: Definition) -> Callable[[Any, Hashable], None]:
     """Write `__init__` as straight-line code: it runs once a row."""
     lines, known = ["def __init__(self, key):", "    self.is_deleted = False"], {}
-    defaults = {
-        definition.cls.__mapper__.get_property_by_column(column).key: column.default  # type: ignore[attr-defined]
-        for column in definition.table.columns
-    }
-    for attribute in definition.attributes:
-        default = defaults[attribute]
+    for attribute, column in zip(definition.attributes, definition.state.columns, strict=True):
+        default = column.default
         if default is None:
             value = "None"
         else:

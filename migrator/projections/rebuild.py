@@ -392,6 +392,8 @@ def _planned(
         replaces,
         (
             *shadow.create_statements(definition.table, schema),
+            *(shadow.create_statements(definition.state, schema) if definition.reduced else ()),
+            *shadow.merge_statements(definition, schema),
             *shadow.load_statements(definition.table, schema),
             f"VACUUM (FREEZE, ANALYZE) {schema}.{table}",
             *(swapped if replaces else []),

@@ -13,11 +13,13 @@ from sqlalchemy.schema import (
     AddConstraint,
     CreateIndex,
     CreateTable,
+    DropTable,
     ExecutableDDLElement,
     SetColumnComment,
     SetTableComment,
 )
 
+from migrator.projections.definition import Definition
 from migrator.projections.events import DefinitionError
 
 # "named" leaves percent signs alone; the statements are sent without parameters.
@@ -56,6 +58,28 @@ def named_statements(table: sa.Table) -> dict[str, str]:
     constraints = {f"constraint {each.name}": AddConstraint(each) for each in _constraints(shadow)}
     indexes = {f"index {index.name}": CreateIndex(index) for index in shadow.indexes}
     return {name: _text(element) for name, element in (constraints | indexes).items()}
+
+
+def merge_statements(definition: Definition, schema: str) -> list[str]:
+    """What fills the shadow from the states of all partitions, where its columns are reducers.
+
+    The first statement's row count is the shadow's. Its memory is bounded by work_mem.
+    """
+    if not definition.reduced:
+        return []
+    shadow, state = (_in_schema(table, schema) for table in (definition.table, definition.state))
+    keys = [state.columns[key.name] for key in definition.table.primary_key]
+    merged = {
+        each.column.name: each.reducer.merged([state.columns[c.name] for c in each.state])
+        for each in definition.reduced
+    }
+    select = sa.select(*keys, *merged.values()).group_by(*keys)
+    names = [*(key.name for key in keys), *merged]
+    insert = sa.insert(shadow).from_select(names, select, include_defaults=False)
+    return [
+        str(insert.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True})),
+        _text(DropTable(state)),
+    ]
 
 
 def _in_schema(table: sa.Table, schema: str) -> sa.Table:

@@ -33,8 +33,8 @@ class Spill:
         self._conn = conn
         self._fold = fold
         self._table = sql.Identifier(schema, f"migrator_spill_{partition}")
-        self._shadow = sql.Identifier(schema, fold.definition.table.name)
-        self._names = fold.definition.table.columns.keys()
+        self._shadow = sql.Identifier(schema, fold.definition.state.name)
+        self._names = fold.definition.state.columns.keys()
         self._keys = [column.name for column in fold.definition.table.primary_key]
         self._taken: set[Hashable] = set()
         # Nothing is known of the keys that a run before has spilled: all are asked for.

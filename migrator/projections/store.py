@@ -51,13 +51,17 @@ class PartitionStore:
         ]
 
     def spill(self, next_offset: int) -> None:
-        """Write all rows and the position, and forget the rows.
+        """Write all rows and the position, and forget the rows; but nothing at the partition's end.
+
+        A partition whose position is at its end is finished: nobody would move what was spilled.
 
         Raises:
             Refused: PostgreSQL does not take a row; nothing is written.
             MigratorError: another worker has moved the position.
         """
         expected = self._part.end - next_offset
+        if expected <= 0:
+            return
         self._commit(next_offset, lambda spill: spill.write(expected))
 
     def finish(self) -> None:
