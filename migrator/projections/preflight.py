@@ -408,9 +408,10 @@ def _room(settings: Settings, need: Estimate) -> Iterator[Finding]:
         yield Finding(
             "memory",
             "warning",
-            f"the replay of {need.projection} may take {size_of(need.memory_bytes)} of memory, and "
-            f"memory_mb is {settings.projections.memory_mb}",
-            next_step="fewer workers hold fewer rows at a time; or raise memory_mb",
+            f"the rows of {need.projection} may take {size_of(need.memory_bytes)} of memory, and "
+            f"memory_mb is {settings.projections.memory_mb}: what does not fit is spilled to the "
+            "database, which takes longer",
+            next_step="raise memory_mb, where the machine has it",
             data={"projection": need.projection},
         )
 
