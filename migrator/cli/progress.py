@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from migrator.projections.quarantine import Quarantined
     from migrator.projections.rebuild import Listener, Step
     from migrator.projections.replay import Progress
 
@@ -64,6 +65,13 @@ class _Totals:
         return (self.total - self.read) / max(self.rate, 1e-9)
 
 
+def quarantined_line(said: Quarantined) -> str:
+    return (
+        f"quarantine: {said.projection} goes without partition {said.partition}, "
+        f"offset {said.offset}, key {said.key!r}: {said.error}"
+    )
+
+
 class _Plain:
     """A line a step, and one every few seconds while replaying."""
 
@@ -71,12 +79,16 @@ class _Plain:
         self._totals = _Totals()
         self._next_line = time.monotonic() + PLAIN_EVERY_S
 
-    def heard(self, said: Step | Progress) -> None:
+    def heard(self, said: Step | Progress | Quarantined) -> None:
+        from migrator.projections.quarantine import Quarantined
         from migrator.projections.rebuild import Step
 
         if isinstance(said, Step):
             click.echo(f"{said.step}: {said.detail}", err=True)
             self._totals = _Totals()
+            return
+        if isinstance(said, Quarantined):
+            click.echo(quarantined_line(said), err=True)
             return
         self._totals.add(said)
         if time.monotonic() >= self._next_line:
@@ -96,11 +108,15 @@ class _Terminal:
         self._bars = bars
         self._tasks: dict[tuple[str, int], TaskID] = {}
 
-    def heard(self, said: Step | Progress) -> None:
+    def heard(self, said: Step | Progress | Quarantined) -> None:
+        from migrator.projections.quarantine import Quarantined
         from migrator.projections.rebuild import Step
 
         if isinstance(said, Step):
             self._bars.console.print(f"{said.step}: {said.detail}")
+            return
+        if isinstance(said, Quarantined):
+            self._bars.console.print(quarantined_line(said), markup=False)
             return
         place = said.topic, said.partition
         start = said.next_offset - said.events

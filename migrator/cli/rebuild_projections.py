@@ -43,6 +43,13 @@ if TYPE_CHECKING:
     metavar="MB",
     help="Read at most so many megabytes a second, over all workers.",
 )
+@click.option(
+    "--quarantine",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Put up to N events that cannot be folded aside, with their bytes.  [default: stop at one]",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan with its SQL and change nothing.")
 @pass_app
 def command(
@@ -54,6 +61,7 @@ def command(
     restart: bool,
     allow: tuple[str, ...],
     max_mb_per_s: float | None,
+    quarantine: int,
     dry_run: bool,
 ) -> None:
     """Replay topics into fresh tables, check them, and make them live at one instant.
@@ -80,6 +88,7 @@ def command(
         restart=restart,
         allow=frozenset(allow),
         max_mb_per_s=max_mb_per_s,
+        quarantine=quarantine,
     )
     if dry_run:
         planned, seen = rebuild.plan(app.settings, chosen, options)
@@ -200,6 +209,11 @@ def _text(report: Report) -> str:
             f"{each.projection}: build {each.build}, {each.rows:,} rows from {each.events:,} events"
         )
         lines += [f"  passed: {r.check} ({r.found})" for r in each.results]
+        if each.quarantined:
+            lines.append(
+                f"  {each.quarantined:,} events are in quarantine and not in the table: "
+                f"migrator quarantine list --build {each.build}"
+            )
         if each.lag_events:
             lines.append(f"  {each.lag_events:,} events have come since; a rebuild takes them in")
     if report.swapped is None:

@@ -26,6 +26,7 @@ COMMANDS = {
         "rebuild_projections",
         "Replay the topics into fresh tables, check them, and cut over.",
     ),
+    "quarantine": ("quarantine", "Show and release the events that a build goes without."),
     "abort": ("abort", "Give up an unfinished or failed build, and drop its tables."),
     "rollback": ("rollback", "Undo the last cut-over or the last revision."),
     "doctor": ("doctor", "Check connections, privileges, settings and topics."),

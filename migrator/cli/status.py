@@ -56,6 +56,7 @@ def _build(each: BuildStatus) -> dict[str, Any]:
         **asdict(each.build),
         "schema": each.build.schema,
         "lag_events": each.lag_events,
+        "quarantined": each.quarantined,
         "positions": [{**asdict(p), "lag_events": p.lag} for p in each.positions],
     }
 
@@ -99,15 +100,24 @@ def _projection(each: ProjectionStatus) -> list[str]:
         lines = [
             f"projection {each.name}: build {live.build.build}, {live.build.rows or 0:,} rows, {lag}"
         ]
+        lines += _quarantined(live)
     if each.pending:
         lines.append(
             f"  pending: {each.pending}  (migrator rebuild-projections --projection {each.name})"
         )
     for other in each.others:
         lines.append(f"  build {other.build.build}: {_state(other, is_defined=each.is_defined)}")
+        lines += _quarantined(other)
     if not each.is_defined:
         lines.append("  its definition is not in this checkout")
     return lines
+
+
+def _quarantined(each: BuildStatus) -> list[str]:
+    if not each.quarantined:
+        return []
+    where = f"migrator quarantine list --build {each.build.build}"
+    return [f"  {each.quarantined:,} events in quarantine  ({where})"]
 
 
 def _state(each: BuildStatus, *, is_defined: bool) -> str:

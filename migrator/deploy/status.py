@@ -11,7 +11,7 @@ from migrator.postgres.connect import Connection, connect, shown
 from migrator.postgres.ledger import Entry
 from migrator.postgres.locks import Holder
 from migrator.projections import build as builds
-from migrator.projections import registry
+from migrator.projections import quarantine, registry
 from migrator.projections.build import Build, Position
 
 if TYPE_CHECKING:
@@ -32,11 +32,15 @@ class Revisions:
 
 @dataclass(frozen=True)
 class BuildStatus:
-    """One build with its positions. `lag_events` is to the topic's end now; None if nobody knows."""
+    """One build with its positions. `lag_events` is to the topic's end now; None if nobody knows.
+
+    `quarantined` is how many events it goes without.
+    """
 
     build: Build
     positions: tuple[Position, ...]
     lag_events: int | None = None
+    quarantined: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,16 +118,20 @@ def _projections(
         defined = {}
     held = builds.every(conn) if known else []
     names = sorted({*defined, *(b.projection for b in held)})
+    aside = quarantine.counts(conn)
+    each = [
+        BuildStatus(b, tuple(builds.positions(conn, b.build)), quarantined=aside.get(b.build, 0))
+        for b in held
+    ]
     return tuple(
-        _projection(conn, name, [b for b in held if b.projection == name], defined.get(name))
+        _projection(name, [b for b in each if b.build.projection == name], defined.get(name))
         for name in names
     )
 
 
 def _projection(
-    conn: Connection, name: str, held: list[Build], definition_hash: str | None
+    name: str, each: list[BuildStatus], definition_hash: str | None
 ) -> ProjectionStatus:
-    each = [BuildStatus(b, tuple(builds.positions(conn, b.build))) for b in held]
     live = next((b for b in each if b.build.state == "live"), None)
     if definition_hash is None:
         pending = None

@@ -366,11 +366,17 @@ def fail(conn: Connection, build: Build, error: str, report: Any = None) -> None
 
 
 def drop(conn: Connection, build: Build, state: State) -> None:
-    """Drop the build's schema with its tables and its positions; say why in its state; idempotent."""
+    """Drop the build's schema with its tables, and what is kept of it beside its row; idempotent."""
     with conn.transaction():
         current = lock(conn, build.build, *UNFINISHED, "failed", "archived")
         conn.execute(drop_statement(build))
-        conn.execute("DELETE FROM migrator.position WHERE build = %s", (build.build,))
+        for table in ("position", "quarantine"):
+            conn.execute(
+                sql.SQL("DELETE FROM {} WHERE build = %s").format(
+                    sql.Identifier("migrator", table)
+                ),
+                (build.build,),
+            )
         save(conn, current, state)
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from migrator.errors import MigratorError, Refused
 from migrator.postgres.connect import Connection
 from migrator.projections import build as builds
+from migrator.projections import quarantine
 from migrator.projections.build import Build
 from migrator.projections.definition import Check, Definition
 
@@ -46,6 +47,7 @@ def verify(conn: Connection, build: Build, definition: Definition) -> list[Resul
             _complete(conn, build),
             _rows(conn, current),
             _constraints(conn, build),
+            *_quarantine(conn, build),
             *(_own(conn, build, definition, check) for check in definition.checks),
         ]
         failed = [r for r in results if not r.passed]
@@ -71,6 +73,12 @@ def _complete(conn: Connection, build: Build) -> Result:
     events = sum(p.events for p in positions)
     found = "; ".join(left) or f"{events:,} events of {len(positions)} partitions"
     return Result(build.projection, "every partition is complete", not left, found)
+
+
+def _quarantine(conn: Connection, build: Build) -> list[Result]:
+    """Not a verdict: what the build goes without was allowed, and is to be seen."""
+    found = quarantine.summary(conn, build.build)
+    return [Result(build.projection, "events it goes without", True, found)] if found else []
 
 
 def _rows(conn: Connection, build: Build) -> Result:

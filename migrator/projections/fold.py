@@ -6,6 +6,7 @@ and its own methods, since millions of rows are held and changed.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -42,6 +43,7 @@ class Unfoldable(Exception):
 RawKey = bytes | str | None
 MakeMeta = Callable[[Any, RawKey, Any], Meta]
 BatchFold = Callable[[Sequence[RawKey], Sequence[Any], Sequence[Any]], None]
+Hold = Callable[[Any, str, Exception], None]
 
 
 class Fold:
@@ -83,6 +85,52 @@ class Fold:
         exec(source, known)  # noqa: S102 - our own text
         fold: BatchFold = known["fold"]
         return fold
+
+    def careful(self, kinds: Mapping[str, type], meta: MakeMeta, hold: Hold) -> BatchFold:
+        """Make the slower function that goes on behind an event that does not fold.
+
+        Each event folds into a copy of its row, so that one that stops half way has changed nothing;
+        it is left out, and `hold(record, event_type, cause)` is told. Unhandled stops this one, too.
+        """
+        handlers = self.definition.handlers
+        functions = {kind: self._function(event_type) for event_type, kind in kinds.items()}
+        with_meta = {k for t, k in kinds.items() if t in handlers and handlers[t].takes_meta}
+        row_key = self._row_key()
+
+        def fold_one(raw: RawKey, event: Any, record: Any) -> None:
+            kind: Any = event.__class__
+            function = functions[kind]
+            if function is None:
+                return
+            key = row_key(event.payload, raw) if row_key else raw
+            found = self.rows.get(key)
+            row = self._row(key) if found is None else self._copied(found)
+            if kind in with_meta:
+                function(row, event.payload, meta(record, raw, event))
+            else:
+                function(row, event.payload)
+            if row.is_deleted:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = row
+
+        def fold(keys: Sequence[RawKey], events: Sequence[Any], records: Sequence[Any]) -> None:
+            for raw, event, record in zip(keys, events, records, strict=True):
+                try:
+                    fold_one(raw, event, record)
+                except Unhandled as exc:
+                    raise Unfoldable(record, event.type) from exc
+                except Exception as exc:  # noqa: BLE001 - whatever a handler raises
+                    hold(record, event.type, exc)
+
+        return fold
+
+    def _copied(self, row: Any) -> Any:
+        copied = object.__new__(self._new)
+        for name in self._new.__slots__:
+            value = getattr(row, name)
+            setattr(copied, name, value if value.__class__ in _SCALARS else copy.deepcopy(value))
+        return copied
 
     def keys_of(self, keys: Sequence[RawKey], events: Sequence[Any]) -> set[Hashable]:
         """The keys in `rows` that a batch's events fold into; what has none is left out."""
@@ -154,6 +202,9 @@ class Fold:
             return self.definition.parse_key(text)
         except ValueError:
             raise NoKey(f"the record's key {text!r} does not fit the primary key") from None
+
+
+_SCALARS = frozenset((str, int, bool, float, bytes, type(None)))
 
 
 def _batch_fold(*, has_row_key: bool, takes_meta: bool) -> str:

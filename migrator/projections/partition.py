@@ -2,6 +2,10 @@
 
 Records go through in batches: all of a batch is decoded, once for all projections that share their
 event classes, and then folded projection by projection.
+
+Where events may be put into quarantine, one that does not decode is left out of its batch. One that
+does not fold may have changed half of its row, of which the fast fold keeps no copy: the partition is
+then folded anew from its last commit, by the careful one.
 """
 
 from __future__ import annotations
@@ -11,15 +15,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from confluent_kafka import Message
 
-from migrator.errors import MigratorError, Refused
-from migrator.kafka.envelope import NoEnvelope
+from migrator.errors import MigratorError
 from migrator.projections.decoding import BatchDecoder, Undecodable, UnknownType
 from migrator.projections.definition import Definition
 from migrator.projections.events import TOMBSTONE, Meta
-from migrator.projections.fold import BatchFold, Fold, NoKey, RawKey, Unfoldable, Unhandled
+from migrator.projections.fold import BatchFold, Fold, Hold, RawKey, Unfoldable, Unhandled
+from migrator.projections.poison import Poison, is_poison, named, poison
 from migrator.settings import Topic
 
 
@@ -43,15 +46,42 @@ class _Group:
             self.events[event_type] = event or self.events.get(event_type)
 
 
-class PartitionFold:
-    """The folds of one partition, one for each definition, in their order."""
+class NeedsCare(Exception):
+    """An event did not fold and may be left out: the rows of this fold are of no use any more."""
 
-    def __init__(self, topic: Topic, definitions: Sequence[Definition]) -> None:
+
+class Full(Exception):
+    """One event more may not be left out: `stopped` names it, `before` are those that are."""
+
+    def __init__(self, stopped: MigratorError, before: Sequence[Poison]) -> None:
+        super().__init__()
+        self.stopped = stopped
+        self.before = tuple(before)
+
+
+class PartitionFold:
+    """The folds of one partition, one for each definition, in their order.
+
+    `room` says how many events each of them may go without; where it is None, the first one stops.
+    What they go without is in `held`, fold by fold, until the caller has taken it.
+    """
+
+    def __init__(
+        self,
+        topic: Topic,
+        definitions: Sequence[Definition],
+        *,
+        room: Sequence[int] | None = None,
+        careful: bool = False,
+    ) -> None:
         self.folds = [Fold(definition) for definition in definitions]
         self.events = 0
+        self.room = room
+        self.held: list[list[Poison]] = [[] for _ in self.folds]
+        self._careful = careful
         with_meta = any(fold.takes_meta for fold in self.folds)
         self._passes = [
-            _compiled(BatchDecoder(topic, group.events, with_meta=with_meta), group.folds)
+            self._compiled(BatchDecoder(topic, group.events, with_meta=with_meta), group.folds)
             for group in _groups(self.folds)
         ]
 
@@ -61,18 +91,94 @@ class PartitionFold:
         Raises:
             MigratorError: one cannot be decoded or folded; it names where it lies.
             Refused: no handler takes an event's type.
+            NeedsCare: one cannot be folded, and may be left out by a careful fold.
+            Full: one cannot be decoded or folded, and there is no room for it.
         """
         try:
-            keys = self._passes[0][0].keys(records)
-            for decoder, folds in self._passes:
-                events = decoder.decode(records)
-                for fold, apply in folds:
-                    if fold.fetch:
-                        fold.fetch(fold.keys_of(keys, events))
-                    apply(keys, events, records)
+            self._apply(records)
         except (Undecodable, Unfoldable) as exc:
+            if self.room is not None and is_poison(exc.__cause__):
+                raise NeedsCare from exc.__cause__
             raise self._named(exc) from exc.__cause__
         self.events += len(records)
+
+    def _apply(self, records: Sequence[Message]) -> None:
+        all_keys, readable = self._keys(records)
+        for decoder, folds in self._passes:
+            keys, events, taken = self._decoded(decoder, folds, all_keys, readable)
+            for fold, apply in folds:
+                if fold.fetch:
+                    fold.fetch(fold.keys_of(keys, events))
+                apply(keys, events, taken)
+
+    def _keys(self, records: Sequence[Message]) -> tuple[list[RawKey], Sequence[Message]]:
+        decoder = self._passes[0][0]
+        try:
+            return decoder.keys(records), records
+        except Undecodable as exc:
+            if not self._may_hold(exc):
+                raise
+        sound: list[tuple[RawKey, Message]] = []
+        for record in records:
+            try:
+                sound.append((decoder.keys([record])[0], record))
+            except Undecodable as exc:
+                self._hold(self.folds, exc)
+        return [key for key, _ in sound], [record for _, record in sound]
+
+    def _decoded(
+        self,
+        decoder: BatchDecoder,
+        folds: Sequence[tuple[Fold, BatchFold]],
+        keys: list[RawKey],
+        records: Sequence[Message],
+    ) -> tuple[list[RawKey], list[Any], Sequence[Message]]:
+        """The events with their keys and records, without those that are put into quarantine."""
+        try:
+            return keys, decoder.decode(records), records
+        except Undecodable as exc:
+            if not self._may_hold(exc):
+                raise
+        sound: list[tuple[RawKey, Any, Message]] = []
+        for key, record in zip(keys, records, strict=True):
+            try:
+                sound.append((key, decoder.decode([record])[0], record))
+            except Undecodable as exc:
+                self._hold([fold for fold, _ in folds], exc)
+        return [key for key, _, _ in sound], [e for _, e, _ in sound], [r for _, _, r in sound]
+
+    def _may_hold(self, exc: Undecodable) -> bool:
+        return self.room is not None and is_poison(exc.__cause__)
+
+    def _hold(self, folds: Sequence[Fold], exc: Undecodable | Unfoldable) -> None:
+        """Put an event into the quarantine of every fold that would have folded it."""
+        cause = exc.__cause__
+        if self.room is None or not is_poison(cause):
+            raise exc
+        assert isinstance(cause, Exception)
+        kept = poison(exc.record, exc.type, cause)
+        for number, fold in enumerate(self.folds):
+            takes = exc.type is None or exc.type in fold.definition.handlers
+            if not takes or not any(fold is each for each in folds):
+                continue
+            if len(self.held[number]) >= self.room[number]:
+                raise Full(named(cause, exc.record, exc.type), self.held[number])
+            self.held[number].append(kept)
+
+    def _compiled(
+        self, decoder: BatchDecoder, folds: Sequence[Fold]
+    ) -> tuple[BatchDecoder, list[tuple[Fold, BatchFold]]]:
+        if self._careful:
+            return decoder, [(f, f.careful(decoder.kinds, _meta, self._held_by(f))) for f in folds]
+        return decoder, [(fold, fold.compiled(decoder.kinds, _meta)) for fold in folds]
+
+    def _held_by(self, fold: Fold) -> Hold:
+        def hold(record: Message, event_type: str, cause: Exception) -> None:
+            stopped = Unfoldable(record, event_type)
+            stopped.__cause__ = cause
+            self._hold([fold], stopped)
+
+        return hold
 
     @property
     def rows(self) -> int:
@@ -84,7 +190,7 @@ class PartitionFold:
         assert isinstance(cause, Exception)
         if isinstance(cause, UnknownType):
             cause = Unhandled(self.folds[0].definition.name, str(cause))
-        return _named(cause, stopped.record, stopped.type)
+        return named(cause, stopped.record, stopped.type)
 
 
 def _groups(folds: Sequence[Fold]) -> list[_Group]:
@@ -103,12 +209,6 @@ def _groups(folds: Sequence[Fold]) -> list[_Group]:
     return groups
 
 
-def _compiled(
-    decoder: BatchDecoder, folds: Sequence[Fold]
-) -> tuple[BatchDecoder, tuple[tuple[Fold, BatchFold], ...]]:
-    return decoder, tuple((fold, fold.compiled(decoder.kinds, _meta)) for fold in folds)
-
-
 def _meta(record: Message, key: RawKey, event: Any) -> Meta:
     _, timestamp = record.timestamp()
     topic, partition, offset = record.topic(), record.partition(), record.offset()
@@ -123,39 +223,4 @@ def _meta(record: Message, key: RawKey, event: Any) -> Meta:
         type=event.type,
         key=key.decode() if isinstance(key, bytes) else key,
         id=None if event.id is None else str(event.id),
-    )
-
-
-def _named(exc: Exception, record: Message, event_type: str | None) -> MigratorError:
-    """The same trouble, with the place in the log where it lies."""
-    topic, partition, offset = record.topic(), record.partition(), record.offset()
-    raw_key = record.key()
-    key = raw_key.decode("utf-8", "replace") if isinstance(raw_key, bytes) else raw_key
-    place = f"topic {topic}, partition {partition}, offset {offset}, key {key!r}"
-    data: dict[str, Any] = {"topic": topic, "partition": partition, "offset": offset, "key": key}
-    match exc:
-        case MigratorError():
-            return exc
-        case Unhandled():
-            return Refused(
-                f"{exc.projection} has no handler for {exc.event_type!r} ({place})",
-                expected="a method with @on, or the type in ignores",
-                next_step=f'add @on(...) to the projection, or ignores = ("{exc.event_type}",)',
-                event_type=exc.event_type,
-                projection=exc.projection,
-                **data,
-            )
-        case NoEnvelope() | UnicodeDecodeError() | msgspec.MsgspecError():
-            of_type = "" if event_type is None else f"{event_type}: "
-            found = f"an event does not decode: {of_type}{exc} ({place})"
-            step = getattr(exc, "next_step", "") or (
-                "correct the event class or [topics] in migrator.toml"
-            )
-        case NoKey():
-            found, step = f"{exc} ({place})", "correct the projection's key"
-        case _:
-            found = f"a handler failed: {type(exc).__name__}: {exc} ({place})"
-            step = "correct the handler"
-    return MigratorError(
-        found, next_step=f"{step}, then run the same command again; live is untouched", **data
     )

@@ -338,7 +338,8 @@ def _undecodable(definition: Definition, seen: Survey) -> Iterator[Finding]:
             "refused",
             f"an event does not decode: {of_type}{each.said} ({each.place})",
             "a payload as the event class says, in the envelope that [topics] says",
-            f"{step}; to let the replay stop there instead: --allow undecodable",
+            f"{step}; to let the replay stop there instead: --allow undecodable; "
+            "to go on without up to N of them: --quarantine N",
             vars(each.place),
         )
         return

@@ -22,10 +22,11 @@ from migrator.postgres import ledger
 from migrator.postgres.connect import Connection, connect
 from migrator.postgres.locks import deployer_lock
 from migrator.projections import build as builds
-from migrator.projections import checks, registry, shadow, swap
+from migrator.projections import checks, quarantine, registry, shadow, swap
 from migrator.projections.build import Build
 from migrator.projections.checks import Result
 from migrator.projections.preflight import Preflight, preflight
+from migrator.projections.quarantine import Quarantined
 from migrator.projections.registry import Registered
 from migrator.projections.replay import Progress, Task, replay
 from migrator.projections.store import Target
@@ -44,6 +45,12 @@ class Options:
     restart: bool = False
     allow: frozenset[str] = frozenset()
     max_mb_per_s: float | None = None
+    quarantine: int = 0
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """What the preflight need not refuse: with a quarantine, events that do not decode."""
+        return self.allow | {"undecodable"} if self.quarantine else self.allow
 
 
 @dataclass(frozen=True)
@@ -54,18 +61,22 @@ class Step:
     detail: str
 
 
-Listener = Callable[[Step | Progress], None]
+Listener = Callable[[Step | Progress | Quarantined], None]
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """One rebuilt projection. `lag_events` is what has come to its topic since it was read."""
+    """One rebuilt projection. `lag_events` is what has come to its topic since it was read.
+
+    `quarantined` is how many events it goes without.
+    """
 
     projection: str
     build: int
     rows: int
     events: int
     lag_events: int
+    quarantined: int
     results: tuple[Result, ...]
 
 
@@ -143,7 +154,7 @@ def look(
     return preflight(
         settings,
         chosen,
-        allow=options.allow,
+        allow=options.allowed,
         restart=options.restart,
         max_mb_per_s=options.max_mb_per_s,
         conn=conn,
@@ -262,6 +273,7 @@ def _tasks(settings: Settings, conn: Connection, work: list[_Work], options: Opt
             memory_bytes=_memory(settings, len(hands)),
             limits=_limits(settings, options, len(hands)),
             topic_id=work[0].topic.id,
+            quarantine=options.quarantine,
         )
         for hand in hands
     ]
@@ -316,6 +328,7 @@ def _rebuilt(
         rows=work.build.rows or 0,
         events=sum(p.events for p in positions),
         lag_events=sum(max(p.end - reached.get(p.partition, 0), 0) for p in parts),
+        quarantined=quarantine.count(conn, work.build.build),
         results=tuple(results),
     )
 

@@ -6,19 +6,22 @@ Rows and next_offset commit together: at a partition's end, or before, when memo
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from confluent_kafka import Message
+
 from migrator.errors import UsageError
 from migrator.kafka.client import quiet
 from migrator.kafka.log import Limits, Slice, read_in_turn
-from migrator.postgres.connect import connect
-from migrator.projections import registry
+from migrator.postgres.connect import Connection, connect
+from migrator.projections import quarantine, registry
 from migrator.projections.definition import Definition
 from migrator.projections.memory import Memory
-from migrator.projections.partition import PartitionFold
+from migrator.projections.partition import Full, NeedsCare, PartitionFold
+from migrator.projections.quarantine import Quarantined
 from migrator.projections.store import PartitionStore, Target
 from migrator.settings import Settings
 
@@ -34,6 +37,7 @@ class Task:
     memory_bytes: int
     limits: Limits = field(default_factory=Limits)
     topic_id: str | None = None
+    quarantine: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,10 @@ class Progress:
     committed: bool = False
 
 
-def replay(task: Task, report: Callable[[Progress], None]) -> None:
+Report = Callable[[Progress | Quarantined], None]
+
+
+def replay(task: Task, report: Report) -> None:
     """Read, fold and commit the task's partitions one after the other.
 
     Raises:
@@ -57,28 +64,83 @@ def replay(task: Task, report: Callable[[Progress], None]) -> None:
     """
     definitions = _definitions(task)
     names = ", ".join(sorted(definitions))
-    kafka = quiet(task.settings.kafka_config)
-    memory = Memory(task.memory_bytes)
     with (
         _without_collector(),
         connect(task.settings, f"replay {names}", autocommit=True, statement_timeout_ms=0) as conn,
     ):
-        for part, batches in read_in_turn(
-            kafka, task.topic, list(task.targets), limits=task.limits, topic_id=task.topic_id
-        ):
+        worker = _Worker(task, definitions, conn, Memory(task.memory_bytes), report)
+        for part, batches in _read(task, list(task.targets)):
             targets = task.targets[part]
-            fold = PartitionFold(
-                task.settings.topic(task.topic), [definitions[t.projection] for t in targets]
-            )
-            store = PartitionStore(conn, task.topic, part, targets, fold)
-            for records in batches:
-                fold.apply(records)
-                reached = (records[-1].offset() or 0) + 1
-                report(_progress(task, part, reached, fold.events))
-                if memory.is_full(fold.rows):
-                    store.spill(reached)
-            store.finish()
-            report(_progress(task, part, part.end, fold.events, committed=True))
+            left = worker.fold(part, targets, batches)
+            if left is not None:
+                for again, rest in _read(task, [left]):
+                    worker.fold(again, targets, rest, careful=True)
+
+
+def _read(task: Task, parts: list[Slice]) -> Iterator[tuple[Slice, Iterator[list[Message]]]]:
+    return read_in_turn(
+        quiet(task.settings.kafka_config),
+        task.topic,
+        parts,
+        limits=task.limits,
+        topic_id=task.topic_id,
+    )
+
+
+@dataclass(frozen=True)
+class _Worker:
+    task: Task
+    definitions: dict[str, Definition]
+    conn: Connection
+    memory: Memory
+    report: Report
+
+    def fold(
+        self,
+        part: Slice,
+        targets: tuple[Target, ...],
+        batches: Iterable[list[Message]],
+        *,
+        careful: bool = False,
+    ) -> Slice | None:
+        """Fold and commit a partition; returns what of it is to be read again, carefully."""
+        limit = self.task.quarantine
+        fold = PartitionFold(
+            self.task.settings.topic(self.task.topic),
+            [self.definitions[t.projection] for t in targets],
+            room=[quarantine.room(self.conn, t.build, limit) for t in targets] if limit else None,
+            careful=careful,
+        )
+        store = PartitionStore(self.conn, self.task.topic, part, targets, fold, limit=limit)
+        try:
+            self._fold(part, batches, fold, store)
+        except NeedsCare:
+            return Slice(part.partition, store.next_offset, part.end)
+        except Full as exc:
+            raise quarantine.too_many(exc.stopped, limit, exc.before) from exc.stopped.__cause__
+        return None
+
+    def _fold(
+        self,
+        part: Slice,
+        batches: Iterable[list[Message]],
+        fold: PartitionFold,
+        store: PartitionStore,
+    ) -> None:
+        for records in batches:
+            fold.apply(records)
+            reached = (records[-1].offset() or 0) + 1
+            self.report(_progress(self.task, part, reached, fold.events))
+            if self.memory.is_full(fold.rows):
+                store.spill(reached)
+                self._tell(store)
+        store.finish()
+        self._tell(store)
+        self.report(_progress(self.task, part, part.end, fold.events, committed=True))
+
+    def _tell(self, store: PartitionStore) -> None:
+        for each in store.taken():
+            self.report(each)
 
 
 @contextmanager

@@ -11,7 +11,9 @@ import psycopg
 from migrator.errors import MigratorError, Refused
 from migrator.kafka.log import Slice
 from migrator.postgres.connect import Connection
+from migrator.projections import quarantine
 from migrator.projections.partition import PartitionFold
+from migrator.projections.quarantine import Quarantined
 from migrator.projections.spill import Spill
 
 
@@ -38,13 +40,17 @@ class PartitionStore:
         part: Slice,
         targets: Sequence[Target],
         partition: PartitionFold,
+        *,
+        limit: int = 0,
     ) -> None:
         self._conn = conn
+        self._limit = limit
         self._topic = topic
         self._part = part
         self._partition = partition
-        self._next_offset = part.start
+        self.next_offset = part.start
         self._events = 0
+        self._quarantined: list[Quarantined] = []
         self._spills = [
             (target, Spill(conn, target.schema, part.partition, fold))
             for target, fold in zip(targets, partition.folds, strict=True)
@@ -83,7 +89,29 @@ class PartitionStore:
                            WHERE build = %s AND topic = %s AND partition = %s""",
                         (rows, target.build, self._topic, self._part.partition),
                     )
-        self._next_offset, self._events = next_offset, self._partition.events
+            self._hold()
+        self.next_offset, self._events = next_offset, self._partition.events
+        self._forget_held()
+
+    def _hold(self) -> None:
+        """Last in the transaction: it keeps other workers from counting until the commit."""
+        for (target, _), held in zip(self._spills, self._partition.held, strict=True):
+            if held:
+                quarantine.hold(self._conn, target.build, held, self._limit)
+
+    def _forget_held(self) -> None:
+        if not any(self._partition.held):
+            return
+        for (target, _), held in zip(self._spills, self._partition.held, strict=True):
+            self._quarantined += [quarantine.told(target.projection, each) for each in held]
+            held.clear()
+        builds = [target.build for target, _ in self._spills]
+        self._partition.room = [quarantine.room(self._conn, b, self._limit) for b in builds]
+
+    def taken(self) -> list[Quarantined]:
+        """What commits have put into quarantine since this was last asked."""
+        found, self._quarantined = self._quarantined, []
+        return found
 
     def _advance(self, target: Target, next_offset: int) -> None:
         """Move the position from where this worker left it: whoever else moved it keeps it."""
@@ -97,7 +125,7 @@ class PartitionStore:
                 "build": target.build,
                 "topic": self._topic,
                 "partition": self._part.partition,
-                "from": self._next_offset,
+                "from": self.next_offset,
                 "to": next_offset,
                 "end": self._part.end,
                 "events": self._partition.events - self._events,
@@ -107,7 +135,7 @@ class PartitionStore:
             raise MigratorError(
                 f"another worker has moved the position of partition {self._part.partition} "
                 f"in build {target.build}",
-                expected=f"next_offset {self._next_offset}, as this one left it",
+                expected=f"next_offset {self.next_offset}, as this one left it",
                 next_step="run the same command again: it goes on from what is committed",
                 build=target.build,
             )

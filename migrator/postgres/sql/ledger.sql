@@ -90,6 +90,25 @@ CREATE TABLE IF NOT EXISTS migrator.position (
     PRIMARY KEY (build, topic, partition)
 );
 
+CREATE TABLE IF NOT EXISTS migrator.quarantine (
+    entry          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    build          bigint NOT NULL REFERENCES migrator.build,
+    topic          text NOT NULL,
+    partition      int NOT NULL,
+    event_offset   bigint NOT NULL,
+    key            bytea,
+    headers        jsonb NOT NULL,
+    value          bytea,
+    event_time     timestamptz,
+    event_type     text,
+    error          text NOT NULL,
+    quarantined_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    released_at    timestamptz,
+    released_by    text,
+    reason         text,
+    UNIQUE (build, topic, partition, event_offset)
+);
+
 CREATE TABLE IF NOT EXISTS migrator.backfill (
     backfill        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name            text NOT NULL,
