@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from heapq import merge
+from itertools import chain, islice
 
 from confluent_kafka import (
     Consumer,
@@ -44,6 +47,10 @@ class Slice:
     partition: int
     start: int
     end: int
+
+
+Part = tuple[Slice, ...]
+"""The same partition of several topics: a slice of each, in the topics' order."""
 
 
 @dataclass(frozen=True)
@@ -83,21 +90,60 @@ def read_in_turn(
     Raises:
         MigratorError: a partition cannot be read, or nothing came of it for `limits.quiet_s`.
     """
-    readers: deque[_Reader] = deque()
-    left = deque(slices)
+    with closing(
+        read_together(kafka, {topic: topic_id}, [(part,) for part in slices], limits=limits)
+    ) as turns:
+        for (part,), batches in turns:
+            yield part, batches
+
+
+def read_together(
+    kafka: Mapping[str, object],
+    topics: Mapping[str, str | None],
+    parts: Sequence[Part],
+    *,
+    limits: Limits = Limits(),
+) -> Generator[tuple[Part, Iterator[list[Message]]]]:
+    """As `read_in_turn`, of several topics at a time: the same partition of each is merged.
+
+    `topics` are their names and ids. Records of one topic stay in the log's order; of two topics the
+    one with the lower timestamp goes first, and of equal ones the one of the topic named first. So
+    what follows hangs on the offsets that were reached alone: a reading that stopped goes on alike.
+    """
+    readers: deque[tuple[Part, list[_Reader]]] = deque()
+    left = deque(parts)
     throttle = Throttle(limits.bytes_per_s) if limits.bytes_per_s else None
+    share = replace(limits, memory_bytes=limits.memory_bytes // len(topics))
     try:
         while left or readers:
             while left and len(readers) < READ_AHEAD:
-                readers.append(_Reader(kafka, topic, left.popleft(), limits, topic_id))
-            reader = readers[0]
-            yield reader.part, reader.batches(throttle)
-            readers.popleft().close()
+                part = left.popleft()
+                own: list[_Reader] = []
+                readers.append((part, own))
+                for (topic, topic_id), each in zip(topics.items(), part, strict=True):
+                    own.append(_Reader(kafka, topic, each, share, topic_id))
+            part, own = readers[0]
+            yield part, _merged([reader.batches(throttle) for reader in own])
+            for reader in readers.popleft()[1]:
+                reader.close()
     except KafkaException as exc:
-        raise MigratorError(f"topic {topic} cannot be read: {exc.args[0]}", topic=topic) from exc
+        names = " and ".join(topics)
+        raise MigratorError(f"topic {names} cannot be read: {exc.args[0]}", topic=names) from exc
     finally:
-        for reader in readers:
+        for reader in chain.from_iterable(own for _, own in readers):
             reader.close()
+
+
+def _merged(streams: Sequence[Iterator[list[Message]]]) -> Iterator[list[Message]]:
+    if len(streams) == 1:
+        return streams[0]
+    records = merge(*map(chain.from_iterable, streams), key=_timestamp)
+    return iter(lambda: list(islice(records, BATCH)), [])
+
+
+def _timestamp(record: Message) -> int:
+    _, milliseconds = record.timestamp()
+    return int(milliseconds)
 
 
 class _Reader:

@@ -8,7 +8,7 @@ the same command goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from migrator.errors import Busy, MigratorError, Refused
-from migrator.kafka.log import Slice
+from migrator.kafka.log import Part, Slice
 from migrator.kafka.topics import PartitionRange, TopicRange
 from migrator.postgres import ledger
 from migrator.postgres.connect import Connection
@@ -170,7 +170,7 @@ def create(
     conn: Connection,
     registered: Registered,
     schema: str,
-    topic: TopicRange,
+    topics: Sequence[TopicRange],
     allowed: Iterable[str] = (),
 ) -> Build:
     """Make the row, the schema, the empty shadow table and the positions, all or nothing."""
@@ -196,7 +196,7 @@ def create(
         conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(build.schema)))
         for table in dict.fromkeys((definition.table, definition.state)):
             _execute(conn, shadow.create_statements(table, build.schema))
-        for part in topic.partitions:
+        for topic, part in _partitions(topics):
             conn.execute(
                 """INSERT INTO migrator.position
                      (build, topic, partition, topic_id, next_offset, end_offset)
@@ -204,6 +204,10 @@ def create(
                 (build.build, topic.name, part.partition, topic.id, part.low, part.end),
             )
     return build
+
+
+def _partitions(topics: Sequence[TopicRange]) -> Iterator[tuple[TopicRange, PartitionRange]]:
+    return ((topic, part) for topic in topics for part in topic.partitions)
 
 
 def allow(conn: Connection, build: Build, allowed: Iterable[str]) -> None:
@@ -217,16 +221,16 @@ def allow(conn: Connection, build: Build, allowed: Iterable[str]) -> None:
     )
 
 
-def start_replay(conn: Connection, build: Build, topic: TopicRange) -> None:
-    """Set the finish line of what is still to be read to the topic's present ends.
+def start_replay(conn: Connection, build: Build, topics: Sequence[TopicRange]) -> None:
+    """Set the finish line of what is still to be read to the topics' present ends.
 
     Raises:
-        Refused: the topic is another one than the build began with, or has grown partitions.
+        Refused: a topic is another one than the build began with, or has grown partitions.
     """
     with conn.transaction():
         current = lock(conn, build.build, "created", "replaying")
-        held = {p.partition: p for p in positions(conn, build.build)}
-        different = differences(held.values(), topic)
+        held = positions(conn, build.build)
+        different = [each for topic in topics for each in differences(held, topic)]
         if different:
             raise Refused(
                 f"build {build.build} of {build.projection} cannot go on: {different[0][1]}",
@@ -234,7 +238,7 @@ def start_replay(conn: Connection, build: Build, topic: TopicRange) -> None:
                 next_step="migrator rebuild-projections --restart "
                 f"--projection {build.projection} starts over",
             )
-        for part in topic.partitions:
+        for topic, part in _partitions(topics):
             conn.execute(
                 """UPDATE migrator.position SET end_offset = %s
                    WHERE build = %s AND topic = %s AND partition = %s AND next_offset < end_offset""",
@@ -245,7 +249,7 @@ def start_replay(conn: Connection, build: Build, topic: TopicRange) -> None:
 
 def differences(positions: Iterable[Position], topic: TopicRange) -> list[tuple[str, str]]:
     """Why a build with these positions cannot be read on from the topic: name and words. Pure."""
-    held = {p.partition: p for p in positions}
+    held = {p.partition: p for p in positions if p.topic == topic.name}
     now = {p.partition: p for p in topic.partitions}
     ids = ", ".join(sorted({p.topic_id for p in held.values()}))
     if ids != topic.id:
@@ -269,13 +273,17 @@ def _moved(held: Position, now: PartitionRange, topic: str) -> Iterator[tuple[st
         yield "shortened", f"{place} now ends at {now.end}, {read}"
 
 
-def slices_left(conn: Connection, build: Build) -> list[Slice]:
-    """What is still to be read; read-only."""
-    return [
-        Slice(p.partition, p.next_offset, p.end_offset)
-        for p in positions(conn, build.build)
-        if p.lag > 0
+def parts_left(conn: Connection, build: Build, topics: Sequence[str]) -> list[Part]:
+    """What is still to be read: the partitions that are not at their end in every topic; read-only."""
+    held = {(p.topic, p.partition): p for p in positions(conn, build.build)}
+    parts = [
+        tuple(
+            Slice(number, held[topic, number].next_offset, held[topic, number].end_offset)
+            for topic in topics
+        )
+        for number in sorted({partition for _, partition in held})
     ]
+    return [part for part in parts if any(each.start < each.end for each in part)]
 
 
 def load(conn: Connection, build: Build, registered: Registered) -> None:

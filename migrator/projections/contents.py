@@ -83,4 +83,4 @@ def _definitions(settings: Settings, name: str) -> list[Definition]:
     if not settings.projections_dir.is_dir():
         return []
     known = registry.load(settings.projections_dir).values()
-    return [each.definition for each in known if each.definition.topic == name]
+    return [each.definition for each in known if name in each.definition.topics]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import inspect
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -82,7 +82,7 @@ class Definition:
 
     name: str
     cls: type[Projection]
-    topic: str
+    topics: tuple[str, ...]
     schema: str | None
     table: sa.Table
     state: sa.Table
@@ -142,7 +142,8 @@ class Projection:
     `co_partitioned=True`: the promise, which the rebuild proves, that no key spreads over partitions.
     Where it does, the columns are reducers instead of what methods fold: `total`, `count`,
     `minimum`, `maximum`, `latest`.
-    `schema=` names another schema than the settings' for the live table.
+    `topic=("orders", "payments")` folds several topics that are partitioned alike by one key; their
+    events are merged by timestamp. `schema=` names another schema than the settings' for the table.
     """
 
     ignores: ClassVar[Iterable[type | str]] = ()
@@ -151,7 +152,7 @@ class Projection:
     def __init_subclass__(
         cls,
         *,
-        topic: str | None = None,
+        topic: str | Sequence[str] | None = None,
         key: Callable[[Any], Hashable] | None = None,
         co_partitioned: bool = False,
         schema: str | None = None,
@@ -160,11 +161,7 @@ class Projection:
         super().__init_subclass__(**kwargs)
         if cls.__dict__.get("__abstract__"):
             return
-        if not topic:
-            raise DefinitionError(
-                f"projection {cls.__name__} names no topic",
-                expected=f'class {cls.__name__}(Projection, topic="...")',
-            )
+        topics = _topics(cls, topic)
         table = _map(cls)
         _refuse_filled_elsewhere(cls, table)
         attributes = {column.name: prop.key for prop, column in _columns(cls)}
@@ -174,7 +171,7 @@ class Projection:
         cls.__definition__ = Definition(
             name=table.name,
             cls=cls,
-            topic=topic,
+            topics=topics,
             schema=schema,
             table=table,
             state=state,
@@ -192,6 +189,21 @@ class Projection:
     def delete(self) -> None:
         """Delete this row; a later event of the same key starts a fresh one."""
         raise NotImplementedError  # the engine's row classes have their own
+
+
+def _topics(cls: type[Projection], topic: str | Sequence[str] | None) -> tuple[str, ...]:
+    topics = (topic,) if isinstance(topic, str) else tuple(topic or ())
+    if not all(topics) or not topics:
+        raise DefinitionError(
+            f"projection {cls.__name__} names no topic",
+            expected=f'class {cls.__name__}(Projection, topic="...")',
+        )
+    if len(set(topics)) < len(topics):
+        raise DefinitionError(
+            f"projection {cls.__name__} names a topic twice: {', '.join(topics)}",
+            expected="each topic once",
+        )
+    return topics
 
 
 def _map(cls: type[Projection]) -> sa.Table:

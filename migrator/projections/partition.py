@@ -1,7 +1,8 @@
 """Fold the records of one partition into the rows of every projection of a pass.
 
 Records go through in batches: all of a batch is decoded, once for all projections that share their
-event classes, and then folded projection by projection.
+event classes, and then folded projection by projection. Where several topics are merged, each run of
+records of one topic is decoded as that topic's.
 
 Where events may be put into quarantine, one that does not decode is left out of its batch. One that
 does not fold may have changed half of its row, of which the fast fold keeps no copy: the partition is
@@ -10,9 +11,11 @@ then folded anew from its last commit, by the careful one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 from confluent_kafka import Message
@@ -59,8 +62,24 @@ class Full(Exception):
         self.before = tuple(before)
 
 
+Pass = tuple[BatchDecoder, list[tuple[Fold, BatchFold]]]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Events of one topic, one after the other, decoded for the folds that share their classes."""
+
+    keys: list[RawKey]
+    events: list[Any]
+    records: Sequence[Message]
+    folds: list[tuple[Fold, BatchFold]]
+
+
 class PartitionFold:
     """The folds of one partition, one for each definition, in their order.
+
+    `topics` are the names of the topics that the partition is read from, and how each is to be read;
+    `events` counts the events of each.
 
     `room` says how many events each of them may go without; where it is None, the first one stops.
     What they go without is in `held`, fold by fold, until the caller has taken it.
@@ -68,22 +87,26 @@ class PartitionFold:
 
     def __init__(
         self,
-        topic: Topic,
+        topics: Mapping[str, Topic],
         definitions: Sequence[Definition],
         *,
         room: Sequence[int] | None = None,
         careful: bool = False,
     ) -> None:
         self.folds = [Fold(definition) for definition in definitions]
-        self.events = 0
+        self.events = Counter(dict.fromkeys(topics, 0))
         self.room = room
         self.held: list[list[Poison]] = [[] for _ in self.folds]
         self._careful = careful
         with_meta = any(fold.takes_meta for fold in self.folds)
-        self._passes = [
-            self._compiled(BatchDecoder(topic, group.events, with_meta=with_meta), group.folds)
-            for group in _groups(self.folds)
-        ]
+        groups = _groups(self.folds)
+        self._passes: dict[str, list[Pass]] = {
+            name: [
+                self._compiled(BatchDecoder(topic, group.events, with_meta=with_meta), group.folds)
+                for group in groups
+            ]
+            for name, topic in topics.items()
+        }
 
     def apply(self, records: Sequence[Message]) -> None:
         """Fold the records in their order.
@@ -95,24 +118,37 @@ class PartitionFold:
             Full: one cannot be decoded or folded, and there is no room for it.
         """
         try:
-            self._apply(records)
+            runs = [
+                run for topic, own in self._topics(records) for run in self._decoded(topic, own)
+            ]
+            _fetch(runs)
+            for run in runs:
+                for _, apply in run.folds:
+                    apply(run.keys, run.events, run.records)
         except (Undecodable, Unfoldable) as exc:
             if self.room is not None and is_poison(exc.__cause__):
                 raise NeedsCare from exc.__cause__
             raise self._named(exc) from exc.__cause__
-        self.events += len(records)
 
-    def _apply(self, records: Sequence[Message]) -> None:
-        all_keys, readable = self._keys(records)
-        for decoder, folds in self._passes:
-            keys, events, taken = self._decoded(decoder, folds, all_keys, readable)
-            for fold, apply in folds:
-                if fold.fetch:
-                    fold.fetch(fold.keys_of(keys, events))
-                apply(keys, events, taken)
+    def _topics(self, records: Sequence[Message]) -> Iterator[tuple[str, Sequence[Message]]]:
+        if len(self._passes) == 1:
+            yield next(iter(self._passes)), records
+        else:
+            for topic, run in groupby(records, lambda record: record.topic() or ""):
+                yield topic, list(run)
 
-    def _keys(self, records: Sequence[Message]) -> tuple[list[RawKey], Sequence[Message]]:
-        decoder = self._passes[0][0]
+    def _decoded(self, topic: str, records: Sequence[Message]) -> Iterator[_Run]:
+        passes = self._passes[topic]
+        keys, readable = self._keys(passes[0][0], records)
+        if len(self._passes) > 1:  # a key may be bytes in one topic, and decoded text in another
+            keys = [key.encode() if isinstance(key, str) else key for key in keys]
+        for decoder, folds in passes:
+            yield _Run(*self._sound(decoder, folds, keys, readable), folds)
+        self.events[topic] += len(records)
+
+    def _keys(
+        self, decoder: BatchDecoder, records: Sequence[Message]
+    ) -> tuple[list[RawKey], Sequence[Message]]:
         try:
             return decoder.keys(records), records
         except Undecodable as exc:
@@ -126,7 +162,7 @@ class PartitionFold:
                 self._hold(self.folds, exc)
         return [key for key, _ in sound], [record for _, record in sound]
 
-    def _decoded(
+    def _sound(
         self,
         decoder: BatchDecoder,
         folds: Sequence[tuple[Fold, BatchFold]],
@@ -191,6 +227,18 @@ class PartitionFold:
         if isinstance(cause, UnknownType):
             cause = Unhandled(self.folds[0].definition.name, str(cause))
         return named(cause, stopped.record, stopped.type)
+
+
+def _fetch(runs: Sequence[_Run]) -> None:
+    """Bring the rows that a batch needs into memory, at one go."""
+    wanted: dict[Fold, set[Hashable]] = {}
+    for run in runs:
+        for fold, _ in run.folds:
+            if fold.fetch:
+                wanted.setdefault(fold, set()).update(fold.keys_of(run.keys, run.events))
+    for fold, keys in wanted.items():
+        if fold.fetch:
+            fold.fetch(keys)
 
 
 def _groups(folds: Sequence[Fold]) -> list[_Group]:

@@ -7,7 +7,7 @@ Each pitfall is a finding: ok to go, a warning, or refused. What may be allowed 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,14 +112,14 @@ def preflight(
         MigratorError: a topic cannot be read.
     """
     check_names(allow)
-    names = dict.fromkeys(r.definition.topic for r in chosen)
+    names = dict.fromkeys(name for r in chosen for name in r.definition.topics)
     described = {name: topics.describe(settings.kafka_config, name) for name in names}
     surveys: dict[str, Survey] = {}
-    findings: list[Finding] = []
+    findings = [f for r in chosen for f in partitioned_alike(r.definition, described)]
     weights: list[Estimate] = []
     known = conn is not None and ledger.exists(conn)
     for name, topic in described.items():
-        own = [r for r in chosen if r.definition.topic == name]
+        own = [r for r in chosen if name in r.definition.topics]
         seen = survey(
             settings,
             topic,
@@ -182,6 +182,23 @@ def _of_topic(
     yield from split_keys(topic, seen, weights)
     for each in weights:
         yield from _room(settings, each)
+
+
+def partitioned_alike(
+    definition: Definition, topics: Mapping[str, TopicRange]
+) -> Iterator[Finding]:
+    """Topics that are merged within a key have a key's events in the same partition. Pure."""
+    counts = {name: len(topics[name].partitions) for name in definition.topics}
+    if len(set(counts.values())) > 1:
+        yield _refused(
+            "partition-counts",
+            f"the topics of {definition.name} are not partitioned alike: "
+            + ", ".join(f"{name} has {count} partitions" for name, count in counts.items()),
+            "as many partitions in each, so that a key's events of all of them lie together",
+            "produce one of them anew, with as many partitions as the other",
+            projection=definition.name,
+            partitions=counts,
+        )
 
 
 def truncated(topic: TopicRange) -> Iterator[Finding]:
@@ -351,6 +368,8 @@ def _null_keys(definition: Definition, seen: Survey) -> Iterator[Finding]:
         folds = kind.type in definition.handlers or kind.type == TOMBSTONE
         if place is None or not folds or kind.type in definition.ignores:
             continue
+        if definition.key is not None and definition.reduced:
+            return
         if definition.key is None:
             yield Finding(
                 "null-keys",

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from migrator.errors import MigratorError, Refused
 from migrator.executors import local
 from migrator.kafka import topics
-from migrator.kafka.log import Limits, Slice
+from migrator.kafka.log import Limits, Part
 from migrator.kafka.topics import TopicRange
 from migrator.logs import logger
 from migrator.postgres import ledger
@@ -66,7 +66,7 @@ Listener = Callable[[Step | Progress | Quarantined], None]
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """One rebuilt projection. `lag_events` is what has come to its topic since it was read.
+    """One rebuilt projection. `lag_events` is what has come to its topics since they were read.
 
     `quarantined` is how many events it goes without.
     """
@@ -95,7 +95,7 @@ class _Work:
     """One projection on its way through the steps."""
 
     registered: Registered
-    topic: TopicRange
+    topics: tuple[TopicRange, ...]
     build: Build
 
 
@@ -128,12 +128,10 @@ def rebuild(
         ranges, allowed = seen.topics, seen.allowed
         stack.enter_context(_locks(settings, chosen))
         with clock.step("prepare", "making the shadow tables"):
-            work = [
-                _prepare(conn, settings, r, ranges[r.definition.topic], options, allowed)
-                for r in chosen
-            ]
-        for topic in ranges.values():
-            _replay(conn, settings, [w for w in work if w.topic is topic], options, clock)
+            work = [_prepare(conn, settings, r, ranges, options, allowed) for r in chosen]
+        for names_of_topics in dict.fromkeys(r.definition.topics for r in chosen):
+            one_pass = [w for w in work if w.registered.definition.topics == names_of_topics]
+            _replay(conn, settings, one_pass, options, clock)
         for each in work:
             _load(conn, each, clock)
         results = [_verify(conn, each, clock) for each in work]
@@ -180,7 +178,7 @@ def _prepare(
     conn: Connection,
     settings: Settings,
     registered: Registered,
-    topic: TopicRange,
+    ranges: dict[str, TopicRange],
     options: Options,
     allowed: Sequence[str],
 ) -> _Work:
@@ -197,8 +195,9 @@ def _prepare(
             builds.drop(conn, build, "aborted")
     if resumable:
         builds.allow(conn, resumable, allowed)
-    build = resumable or builds.create(conn, registered, schema, topic, allowed)
-    return _Work(registered, topic, build)
+    own = tuple(ranges[name] for name in registered.definition.topics)
+    build = resumable or builds.create(conn, registered, schema, own, allowed)
+    return _Work(registered, own, build)
 
 
 def _now(conn: Connection, work: _Work) -> _Work:
@@ -215,20 +214,22 @@ def _now(conn: Connection, work: _Work) -> _Work:
 def _replay(
     conn: Connection, settings: Settings, work: list[_Work], options: Options, clock: _Clock
 ) -> None:
-    """One pass over a topic for all builds that still need it."""
+    """One pass over a topic, or over several that are merged, for all builds that still need it."""
     pending = [w for w in work if w.build.state in ("created", "replaying")]
     if not pending:
         return
-    topic = pending[0].topic
+    read = pending[0].topics
     names = ", ".join(w.registered.name for w in pending)
-    with clock.step("replay", f"folding topic {topic.name} into {names}"):
+    told = " and ".join(topic.name for topic in read)
+    with clock.step("replay", f"folding topic {told} into {names}"):
         for each in pending:
-            builds.start_replay(conn, each.build, topic)
+            builds.start_replay(conn, each.build, read)
         tasks = _tasks(settings, conn, pending, options)
         if tasks:
             local.run(replay, tasks, clock.listener)
-        _still_the_same(settings, topic)
-        left = {w.registered.name: builds.slices_left(conn, w.build) for w in pending}
+        for topic in read:
+            _still_the_same(settings, topic)
+        left = {w.registered.name: _left(conn, w) for w in pending}
         if any(left.values()):
             raise MigratorError(
                 f"the replay ended before its end offsets: {left}",
@@ -236,6 +237,10 @@ def _replay(
             )
     for each in pending:
         _now(conn, each)
+
+
+def _left(conn: Connection, work: _Work) -> list[Part]:
+    return builds.parts_left(conn, work.build, work.registered.definition.topics)
 
 
 def _still_the_same(settings: Settings, topic: TopicRange) -> None:
@@ -253,30 +258,33 @@ def _still_the_same(settings: Settings, topic: TopicRange) -> None:
 
 def _tasks(settings: Settings, conn: Connection, work: list[_Work], options: Options) -> list[Task]:
     """Deal whole partitions out to workers, the largest first."""
-    targets: dict[Slice, list[Target]] = {}
+    targets: dict[Part, list[Target]] = {}
     for each in work:
         target = Target(
             each.build.build, each.build.schema, each.registered.name, each.registered.hash
         )
-        for part in builds.slices_left(conn, each.build):
+        for part in _left(conn, each):
             targets.setdefault(part, []).append(target)
-    hands: list[list[Slice]] = [[] for _ in range(settings.projections.workers)]
-    for part in sorted(targets, key=lambda s: s.end - s.start, reverse=True):
-        min(hands, key=lambda hand: sum(s.end - s.start for s in hand)).append(part)
+    hands: list[list[Part]] = [[] for _ in range(settings.projections.workers)]
+    for part in sorted(targets, key=_events, reverse=True):
+        min(hands, key=lambda hand: sum(map(_events, hand))).append(part)
     hands = [hand for hand in hands if hand]
     return [
         Task(
             settings=settings,
             directory=settings.projections_dir,
-            topic=work[0].topic.name,
+            topics={topic.name: topic.id for topic in work[0].topics},
             targets={part: tuple(targets[part]) for part in hand},
             memory_bytes=_memory(settings, len(hands)),
             limits=_limits(settings, options, len(hands)),
-            topic_id=work[0].topic.id,
             quarantine=options.quarantine,
         )
         for hand in hands
     ]
+
+
+def _events(part: Part) -> int:
+    return sum(each.end - each.start for each in part)
 
 
 def _memory(settings: Settings, workers: int) -> int:
@@ -320,14 +328,14 @@ def _rebuilt(
     conn: Connection, work: _Work, results: list[Result], ends: dict[str, TopicRange]
 ) -> Rebuilt:
     positions = builds.positions(conn, work.build.build)
-    reached = {p.partition: p.next_offset for p in positions}
-    parts = ends[work.registered.definition.topic].partitions
+    reached = {(p.topic, p.partition): p.next_offset for p in positions}
+    now = [(topic.name, p) for topic in work.topics for p in ends[topic.name].partitions]
     return Rebuilt(
         projection=work.registered.name,
         build=work.build.build,
         rows=work.build.rows or 0,
         events=sum(p.events for p in positions),
-        lag_events=sum(max(p.end - reached.get(p.partition, 0), 0) for p in parts),
+        lag_events=sum(max(p.end - reached.get((name, p.partition), 0), 0) for name, p in now),
         quarantined=quarantine.count(conn, work.build.build),
         results=tuple(results),
     )
@@ -399,8 +407,8 @@ def _planned(
     swapped = [f'ALTER TABLE "{target}"."{table}" SET SCHEMA migrator_build_{replaces}']
     return Planned(
         registered.name,
-        definition.topic,
-        ranges[definition.topic].events,
+        " and ".join(definition.topics),
+        sum(ranges[name].events for name in definition.topics),
         resumes,
         replaces,
         (

@@ -1,4 +1,4 @@
-"""Replay some partitions of a topic into the shadow tables of one or more builds: a worker's work.
+"""Replay some partitions of a topic, or of several that are merged, into the shadow tables of one or more builds: a worker's work.
 
 Rows and next_offset commit together: at a partition's end, or before, when memory is full.
 """
@@ -6,7 +6,7 @@ Rows and next_offset commit together: at a partition's end, or before, when memo
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from confluent_kafka import Message
 
 from migrator.errors import UsageError
 from migrator.kafka.client import quiet
-from migrator.kafka.log import Limits, Slice, read_in_turn
+from migrator.kafka.log import Limits, Part, Slice, read_together
 from migrator.postgres.connect import Connection, connect
 from migrator.projections import quarantine, registry
 from migrator.projections.definition import Definition
@@ -28,15 +28,14 @@ from migrator.settings import Settings
 
 @dataclass(frozen=True)
 class Task:
-    """Whole partitions of one topic, and the builds each of them is folded into."""
+    """Whole partitions of `topics`, by name and id, and the builds each of them is folded into."""
 
     settings: Settings
     directory: Path
-    topic: str
-    targets: dict[Slice, tuple[Target, ...]]
+    topics: dict[str, str | None]
+    targets: dict[Part, tuple[Target, ...]]
     memory_bytes: int
     limits: Limits = field(default_factory=Limits)
-    topic_id: str | None = None
     quarantine: int = 0
 
 
@@ -77,14 +76,9 @@ def replay(task: Task, report: Report) -> None:
                     worker.fold(again, targets, rest, careful=True)
 
 
-def _read(task: Task, parts: list[Slice]) -> Iterator[tuple[Slice, Iterator[list[Message]]]]:
-    return read_in_turn(
-        quiet(task.settings.kafka_config),
-        task.topic,
-        parts,
-        limits=task.limits,
-        topic_id=task.topic_id,
-    )
+def _read(task: Task, parts: list[Part]) -> Iterator[tuple[Part, Iterator[list[Message]]]]:
+    kafka = quiet(task.settings.kafka_config)
+    return read_together(kafka, task.topics, parts, limits=task.limits)
 
 
 @dataclass(frozen=True)
@@ -97,50 +91,60 @@ class _Worker:
 
     def fold(
         self,
-        part: Slice,
+        part: Part,
         targets: tuple[Target, ...],
         batches: Iterable[list[Message]],
         *,
         careful: bool = False,
-    ) -> Slice | None:
+    ) -> Part | None:
         """Fold and commit a partition; returns what of it is to be read again, carefully."""
-        limit = self.task.quarantine
+        limit, topics = self.task.quarantine, list(self.task.topics)
         fold = PartitionFold(
-            self.task.settings.topic(self.task.topic),
+            {topic: self.task.settings.topic(topic) for topic in topics},
             [self.definitions[t.projection] for t in targets],
             room=[quarantine.room(self.conn, t.build, limit) for t in targets] if limit else None,
             careful=careful,
         )
-        store = PartitionStore(self.conn, self.task.topic, part, targets, fold, limit=limit)
+        store = PartitionStore(self.conn, topics, part, targets, fold, limit=limit)
         try:
             self._fold(part, batches, fold, store)
         except NeedsCare:
-            return Slice(part.partition, store.next_offset, part.end)
+            return store.left
         except Full as exc:
             raise quarantine.too_many(exc.stopped, limit, exc.before) from exc.stopped.__cause__
         return None
 
     def _fold(
         self,
-        part: Slice,
+        part: Part,
         batches: Iterable[list[Message]],
         fold: PartitionFold,
         store: PartitionStore,
     ) -> None:
+        ends = dict(zip(self.task.topics, part, strict=True))
         for records in batches:
             fold.apply(records)
-            reached = (records[-1].offset() or 0) + 1
-            self.report(_progress(self.task, part, reached, fold.events))
+            reached = _reached(records, ends)
+            for topic, offset in reached.items():
+                self.report(_progress(topic, ends[topic], offset, fold.events[topic]))
             if self.memory.is_full(fold.rows):
                 store.spill(reached)
                 self._tell(store)
         store.finish()
         self._tell(store)
-        self.report(_progress(self.task, part, part.end, fold.events, committed=True))
+        for topic, each in ends.items():
+            self.report(_progress(topic, each, each.end, fold.events[topic], committed=True))
 
     def _tell(self, store: PartitionStore) -> None:
         for each in store.taken():
             self.report(each)
+
+
+def _reached(records: Sequence[Message], topics: Collection[str]) -> dict[str, int]:
+    """The next offset of each topic that a batch has records of."""
+    if len(topics) == 1:
+        return {topic: (records[-1].offset() or 0) + 1 for topic in topics}
+    return {record.topic() or "": (record.offset() or 0) + 1 for record in records}
 
 
 @contextmanager
@@ -166,6 +170,6 @@ def _definitions(task: Task) -> dict[str, Definition]:
 
 
 def _progress(
-    task: Task, part: Slice, offset: int, events: int, *, committed: bool = False
+    topic: str, part: Slice, offset: int, events: int, *, committed: bool = False
 ) -> Progress:
-    return Progress(task.topic, part.partition, offset, part.end, events, committed)
+    return Progress(topic, part.partition, offset, part.end, events, committed)

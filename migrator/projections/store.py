@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
 
 from migrator.errors import MigratorError, Refused
-from migrator.kafka.log import Slice
+from migrator.kafka.log import Part, Slice
 from migrator.postgres.connect import Connection
 from migrator.projections import quarantine
 from migrator.projections.partition import PartitionFold
@@ -30,14 +30,15 @@ class Target:
 class PartitionStore:
     """Where one partition's rows go: to PostgreSQL when memory is full, to the shadows at its end.
 
-    `conn` is in autocommit mode; each call is a transaction.
+    `conn` is in autocommit mode; each call is a transaction. Where several topics are merged, the
+    positions of all move together; the rows are counted at the first.
     """
 
     def __init__(
         self,
         conn: Connection,
-        topic: str,
-        part: Slice,
+        topics: Sequence[str],
+        part: Part,
         targets: Sequence[Target],
         partition: PartitionFold,
         *,
@@ -45,19 +46,21 @@ class PartitionStore:
     ) -> None:
         self._conn = conn
         self._limit = limit
-        self._topic = topic
-        self._part = part
+        self._parts = dict(zip(topics, part, strict=True))
+        self._number = part[0].partition
         self._partition = partition
-        self.next_offset = part.start
-        self._events = 0
+        self._next_offsets = {topic: each.start for topic, each in self._parts.items()}
+        self._events: dict[str, int] = dict.fromkeys(topics, 0)
         self._quarantined: list[Quarantined] = []
         self._spills = [
-            (target, Spill(conn, target.schema, part.partition, fold))
+            (target, Spill(conn, target.schema, self._number, fold))
             for target, fold in zip(targets, partition.folds, strict=True)
         ]
 
-    def spill(self, next_offset: int) -> None:
+    def spill(self, reached: Mapping[str, int]) -> None:
         """Write all rows and the position, and forget the rows; but nothing at the partition's end.
+
+        `reached` are the next offsets of the topics that were read since.
 
         A partition whose position is at its end is finished: nobody would move what was spilled.
 
@@ -65,10 +68,10 @@ class PartitionStore:
             Refused: PostgreSQL does not take a row; nothing is written.
             MigratorError: another worker has moved the position.
         """
-        expected = self._part.end - next_offset
-        if expected <= 0:
-            return
-        self._commit(next_offset, lambda spill: spill.write(expected))
+        next_offsets = {**self._next_offsets, **reached}
+        expected = sum(part.end - next_offsets[topic] for topic, part in self._parts.items())
+        if expected > 0:
+            self._commit(next_offsets, lambda spill: spill.write(expected))
 
     def finish(self) -> None:
         """Write everything to the shadows and set the position to the partition's end.
@@ -76,22 +79,32 @@ class PartitionStore:
         Raises:
             As `spill`.
         """
-        self._commit(self._part.end, lambda spill: spill.finish())
+        ends = {topic: part.end for topic, part in self._parts.items()}
+        self._commit(ends, lambda spill: spill.finish())
 
-    def _commit(self, next_offset: int, write: Callable[[Spill], int | None]) -> None:
+    def _commit(self, next_offsets: dict[str, int], write: Callable[[Spill], int | None]) -> None:
         with self._explained(), self._conn.transaction():
             for target, spill in self._spills:
-                self._advance(target, next_offset)
+                for topic, next_offset in next_offsets.items():
+                    self._advance(target, topic, next_offset)
                 rows = write(spill)
                 if rows:
                     self._conn.execute(
                         """UPDATE migrator.position SET rows = %s
                            WHERE build = %s AND topic = %s AND partition = %s""",
-                        (rows, target.build, self._topic, self._part.partition),
+                        (rows, target.build, next(iter(self._parts)), self._number),
                     )
             self._hold()
-        self.next_offset, self._events = next_offset, self._partition.events
+        self._next_offsets, self._events = next_offsets, dict(self._partition.events)
         self._forget_held()
+
+    @property
+    def left(self) -> Part:
+        """What is still to be read behind the last commit."""
+        return tuple(
+            Slice(self._number, self._next_offsets[topic], part.end)
+            for topic, part in self._parts.items()
+        )
 
     def _hold(self) -> None:
         """Last in the transaction: it keeps other workers from counting until the commit."""
@@ -113,7 +126,7 @@ class PartitionStore:
         found, self._quarantined = self._quarantined, []
         return found
 
-    def _advance(self, target: Target, next_offset: int) -> None:
+    def _advance(self, target: Target, topic: str, next_offset: int) -> None:
         """Move the position from where this worker left it: whoever else moved it keeps it."""
         moved = self._conn.execute(
             """UPDATE migrator.position
@@ -123,26 +136,26 @@ class PartitionStore:
                  AND next_offset = %(from)s AND end_offset = %(end)s""",
             {
                 "build": target.build,
-                "topic": self._topic,
-                "partition": self._part.partition,
-                "from": self.next_offset,
+                "topic": topic,
+                "partition": self._number,
+                "from": self._next_offsets[topic],
                 "to": next_offset,
-                "end": self._part.end,
-                "events": self._partition.events - self._events,
+                "end": self._parts[topic].end,
+                "events": self._partition.events[topic] - self._events[topic],
             },
         )
         if moved.rowcount != 1:
             raise MigratorError(
-                f"another worker has moved the position of partition {self._part.partition} "
+                f"another worker has moved the position of partition {self._number} "
                 f"in build {target.build}",
-                expected=f"next_offset {self.next_offset}, as this one left it",
+                expected=f"next_offset {self._next_offsets[topic]}, as this one left it",
                 next_step="run the same command again: it goes on from what is committed",
                 build=target.build,
             )
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        number = self._part.partition
+        number = self._number
         try:
             yield
         except psycopg.DataError as exc:

@@ -67,6 +67,21 @@ def test_reducers_and_handlers_share_a_pass(customers, produce, db):
     assert db.execute("SELECT count(*) FROM orders").fetchone() == (2,)
 
 
+def test_records_without_a_key_are_reduced_where_the_event_gives_it(customers, produce, db):
+    produce(customers.topic, [(None, placed(1, "c", 5)[1]) for _ in range(20)])
+    rebuild(customers.settings, ["customers"])
+    assert db.execute("SELECT orders FROM customers").fetchone() == (20,)
+
+
+def test_a_records_own_key_is_reduced_even_where_it_lies_in_two_partitions(customers, produce, db):
+    file = customers.root / "projections" / "customers.py"
+    file.write_text(file.read_text().replace(", key=lambda event: event.customer_id", ""))
+    for partition in range(2):
+        produce(customers.topic, [placed(1, "c", 5)], partition=partition)
+    rebuild(customers.settings, ["customers"])
+    assert db.execute("SELECT customer_id, spent FROM customers").fetchall() == [("o1", 10)]
+
+
 def test_an_empty_topic_makes_an_empty_table(customers, db):
     rebuild(customers.settings, ["customers"], Options(allow=frozenset({"empty"})))
     assert db.execute("SELECT count(*) FROM customers").fetchone() == (0,)

@@ -79,7 +79,7 @@ def record(key: str | None, event_type: str, /, **data: Any) -> Record:
 
 
 def fold(**options: Any) -> PartitionFold:
-    return PartitionFold(Topic(), [Place.__definition__], **options)
+    return PartitionFold({"t": Topic()}, [Place.__definition__], **options)
 
 
 def rows(partition: PartitionFold) -> dict[Any, tuple[int, list[int]]]:
@@ -101,7 +101,7 @@ def test_a_handler_that_stops_half_way_leaves_its_row_as_it_was():
     assert [each.type for each in partition.held[0]] == ["Moved", "Moved", "Closed"]
     assert partition.held[0][0].error.startswith("a handler failed: ValueError: broken")
     assert "test_careful_fold.py, line" in partition.held[0][0].error
-    assert partition.events == 5
+    assert partition.events == {"t": 5}
 
 
 def test_the_fast_fold_asks_for_care_where_a_row_may_be_half_changed():
@@ -158,7 +158,7 @@ class Other(Projection, topic="t"):
 
 def test_each_projection_of_a_pass_goes_without_its_own_events_alone():
     partition = PartitionFold(
-        Topic(), [Place.__definition__, Other.__definition__], room=[9, 9], careful=True
+        {"t": Topic()}, [Place.__definition__, Other.__definition__], room=[9, 9], careful=True
     )
     partition.apply(
         [

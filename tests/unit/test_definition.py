@@ -108,6 +108,8 @@ def test_the_records_key_becomes_the_primary_keys_type(python, key):
     ("members", "said"),
     [
         ({"options": {}}, "names no topic"),
+        ({"options": {"topic": ("a", "")}}, "names no topic"),
+        ({"options": {"topic": ("a", "b", "a")}}, "names a topic twice: a, b, a"),
         ({"placed": None}, "folds no event"),
         ({"placed": on(Tombstone)(lambda self, event: None)}, "folds no event"),
         ({"again": on(Placed)(lambda self, event: None)}, "folds Placed twice"),

@@ -41,7 +41,9 @@ class Record:
 def folded(folder, events):
     """Fold the events as the replay does: through their bytes."""
     known = registry.load(folder / "projections")
-    fold = PartitionFold(Topic(), [known[name].definition for name in ("orders", "customers")])
+    fold = PartitionFold(
+        {"t": Topic()}, [known[name].definition for name in ("orders", "customers")]
+    )
     fold.apply([Record(key, value) for key, value in records(events)])
     orders, customers = fold.folds
     return orders.rows, customers.rows

@@ -42,7 +42,7 @@ def projection(name: str, field: str, *ignored: str) -> type[Projection]:
 
 def test_projections_whose_event_classes_differ_share_a_pass():
     classes = [projection("metres", "x", "Seen"), projection("litres", "y", "Seen")]
-    fold = PartitionFold(Topic(), [each.__definition__ for each in classes])
+    fold = PartitionFold({"t": Topic()}, [each.__definition__ for each in classes])
     fold.apply(
         [
             KeyedRecord("a", "Moved", x=1, y=10),
@@ -53,4 +53,4 @@ def test_projections_whose_event_classes_differ_share_a_pass():
     )
     totals = [{key: row.total for key, row in each.rows.items()} for each in fold.folds]
     assert totals == [{b"a": 4, b"b": 2}, {b"a": 40, b"b": 20}]
-    assert fold.events == 4
+    assert fold.events == {"t": 4}
