@@ -107,9 +107,10 @@ def command(
         return
     from migrator.cli.progress import replay_progress
 
-    for line in _changed_text(changes):
-        click.echo(line, err=True)
-    with replay_progress() as listener:
+    as_json = app.json or app.log_format == "json"
+    with replay_progress(as_json=as_json) as listener:
+        for line in _changed_text(changes):
+            listener(rebuild.Step("changed", line))
         report = rebuild.rebuild(app.settings, chosen, options, listener=listener)
     app.emit(_document(report) | {"changes": [asdict(c) for c in changes]}, _text(report))
 

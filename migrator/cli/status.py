@@ -11,6 +11,7 @@ from migrator.cli.context import App, pass_app
 
 if TYPE_CHECKING:
     from migrator.deploy.status import BuildStatus, ProjectionStatus, Status
+    from migrator.postgres.locks import Holder
 
 PENDING = 6
 
@@ -57,6 +58,11 @@ def _build(each: BuildStatus) -> dict[str, Any]:
         "schema": each.build.schema,
         "lag_events": each.lag_events,
         "quarantined": each.quarantined,
+        "running": {**asdict(each.running), "seems_alive": each.running.seems_alive}
+        if each.running
+        else None,
+        "left_events": each.left_events,
+        "progress": [asdict(n) for n in each.news],
         "positions": [{**asdict(p), "lag_events": p.lag} for p in each.positions],
     }
 
@@ -107,6 +113,7 @@ def _projection(each: ProjectionStatus) -> list[str]:
         )
     for other in each.others:
         lines.append(f"  build {other.build.build}: {_state(other, is_defined=each.is_defined)}")
+        lines += _partitions(other)
         lines += _quarantined(other)
     if not each.is_defined:
         lines.append("  its definition is not in this checkout")
@@ -126,6 +133,38 @@ def _state(each: BuildStatus, *, is_defined: bool) -> str:
         return "archived, kept for migrator rollback"
     if build.state == "failed":
         return f"failed: {build.error}"
-    left = sum(p.lag for p in each.positions)
+    if each.running:
+        return f"{build.state}, {_running(each, each.running)}"
     goes_on = "; the same rebuild command goes on with it" if is_defined else ""
-    return f"{build.state}, {left:,} events to read{goes_on}"
+    if build.state == "verified":
+        return f"verified, not live{goes_on}"
+    heard = min((n.news_age_s for n in each.news), default=None)
+    since = "" if heard is None else f", it was last heard of {heard:,.0f} s ago"
+    return f"{build.state}, {each.left_events:,} events to read; nobody works on it{since}{goes_on}"
+
+
+def _running(each: BuildStatus, holder: Holder) -> str:
+    rates = [n.events_per_s for n in each.news if n.events_per_s]
+    pace = (
+        f" at {sum(rates):,.0f} events/s, {_left(each.left_events / sum(rates))}" if rates else ""
+    )
+    said = f"{each.left_events:,} events to read{pace}; {holder.holder} works on it"
+    if not holder.seems_alive:
+        said += f", and has given no sign of life for {holder.heartbeat_age_s:,.0f} s"
+    return said
+
+
+def _partitions(each: BuildStatus) -> list[str]:
+    """What a running replay says of each partition, with the age of what it said."""
+    if not each.running:
+        return []
+    return [
+        f"    {n.topic} {n.partition}: {n.next_offset:,} of {n.end_offset:,}"
+        + (f", {n.events_per_s:,.0f} events/s, {_left(n.seconds_left)}" if n.events_per_s else "")
+        + f", {n.news_age_s:,.0f} s ago"
+        for n in each.news
+    ]
+
+
+def _left(seconds: float | None) -> str:
+    return "time left unknown" if seconds is None else f"{seconds:,.0f} s left"

@@ -11,8 +11,9 @@ from migrator.postgres.connect import Connection, connect, shown
 from migrator.postgres.ledger import Entry
 from migrator.postgres.locks import Holder
 from migrator.projections import build as builds
-from migrator.projections import quarantine, registry
-from migrator.projections.build import Build, Position
+from migrator.projections import news, quarantine, registry
+from migrator.projections.build import UNFINISHED, Build, Position
+from migrator.projections.news import News
 
 if TYPE_CHECKING:
     from migrator.settings import Settings
@@ -34,13 +35,26 @@ class Revisions:
 class BuildStatus:
     """One build with its positions. `lag_events` is to the topic's end now; None if nobody knows.
 
-    `quarantined` is how many events it goes without.
+    `quarantined` is how many events it goes without. `running` is who works on it now, and `news` is
+    what that run, or the last one, has said of its replay.
     """
 
     build: Build
     positions: tuple[Position, ...]
     lag_events: int | None = None
     quarantined: int = 0
+    running: Holder | None = None
+    news: tuple[News, ...] = ()
+
+    @property
+    def left_events(self) -> int:
+        """How many are still to be read: as far as is committed, or as a running replay says."""
+        heard = {(n.topic, n.partition): n.next_offset for n in self.news}
+        reached = heard if self.running else {}
+        return sum(
+            p.end_offset - max(reached.get((p.topic, p.partition), 0), p.next_offset)
+            for p in self.positions
+        )
 
 
 @dataclass(frozen=True)
@@ -118,14 +132,37 @@ def _projections(
         defined = {}
     held = builds.every(conn) if known else []
     names = sorted({*defined, *(b.projection for b in held)})
-    aside = quarantine.counts(conn)
+    aside, heard = quarantine.counts(conn), news.read(conn)
+    running = {h.lock: h for h in (locks.holders(conn) if known else [])}
     each = [
-        BuildStatus(b, tuple(builds.positions(conn, b.build)), quarantined=aside.get(b.build, 0))
+        _build_status(
+            conn, b, aside, heard.get(b.build, ()), running.get(f"rebuild {b.projection}")
+        )
         for b in held
     ]
     return tuple(
         _projection(name, [b for b in each if b.build.projection == name], defined.get(name))
         for name in names
+    )
+
+
+def _build_status(
+    conn: Connection,
+    build: Build,
+    aside: dict[int, int],
+    heard: tuple[News, ...],
+    holder: Holder | None,
+) -> BuildStatus:
+    running = holder if build.state in UNFINISHED else None
+    if running is not None:
+        # What a run before has said is no news of this one.
+        heard = tuple(n for n in heard if n.heard_at >= running.since)
+    return BuildStatus(
+        build,
+        tuple(builds.positions(conn, build.build)),
+        quarantined=aside.get(build.build, 0),
+        running=running,
+        news=heard,
     )
 
 

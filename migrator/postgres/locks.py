@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from migrator.settings import Settings
 
 POLL_S = 0.2
+PRESUMED_LOST_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,11 @@ class Holder:
     holder: str
     since: datetime
     heartbeat_age_s: float
+
+    @property
+    def seems_alive(self) -> bool:
+        """Whether a heartbeat has come lately; a process may be gone before the server has noticed."""
+        return self.heartbeat_age_s < PRESUMED_LOST_S
 
     def __str__(self) -> str:
         alive = f"last sign of life {self.heartbeat_age_s:.0f} s ago"

@@ -378,7 +378,7 @@ def drop(conn: Connection, build: Build, state: State) -> None:
     with conn.transaction():
         current = lock(conn, build.build, *UNFINISHED, "failed", "archived")
         conn.execute(drop_statement(build))
-        for table in ("position", "quarantine"):
+        for table in ("position", "progress", "quarantine"):
             conn.execute(
                 sql.SQL("DELETE FROM {} WHERE build = %s").format(
                     sql.Identifier("migrator", table)

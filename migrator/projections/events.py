@@ -87,6 +87,11 @@ class Meta(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     id: str | None = None
 
 
+def shown_key(key: object) -> object:
+    """A record's key as text, as far as it is; for messages."""
+    return key.decode("utf-8", "replace") if isinstance(key, bytes) else key
+
+
 def types_of(event: type) -> tuple[str, ...]:
     """The event types that a class stands for."""
     return (TOMBSTONE,) if event is Tombstone else event.__event_types__  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from confluent_kafka import Message
 from migrator.errors import MigratorError, Refused
 from migrator.kafka.envelope import NoEnvelope
 from migrator.projections.decoding import UnknownType
+from migrator.projections.events import shown_key
 from migrator.projections.fold import NoKey, Unhandled
 
 _OURS = str(Path(__file__).parent.parent)
@@ -65,12 +66,7 @@ def is_poison(cause: BaseException | None) -> bool:
 
 def place(topic: str | None, partition: int | None, offset: int | None, key: object) -> str:
     """Where an event lies, for a message."""
-    return f"topic {topic}, partition {partition}, offset {offset}, key {shown(key)!r}"
-
-
-def shown(key: object) -> object:
-    """A key as text, as far as it is."""
-    return key.decode("utf-8", "replace") if isinstance(key, bytes) else key
+    return f"topic {topic}, partition {partition}, offset {offset}, key {shown_key(key)!r}"
 
 
 def named(exc: Exception, record: Message, event_type: str | None) -> MigratorError:
@@ -81,7 +77,7 @@ def named(exc: Exception, record: Message, event_type: str | None) -> MigratorEr
         "topic": topic,
         "partition": partition,
         "offset": offset,
-        "key": shown(record.key()),
+        "key": shown_key(record.key()),
     }
     match exc:
         case MigratorError():

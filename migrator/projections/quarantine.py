@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
@@ -18,7 +19,10 @@ from migrator.errors import MigratorError, Refused, UsageError
 from migrator.postgres import layout, ledger
 from migrator.postgres.connect import Connection
 from migrator.projections import build as builds
-from migrator.projections.poison import Poison, shown
+from migrator.projections.events import shown_key
+
+if TYPE_CHECKING:
+    from migrator.projections.poison import Poison
 
 SHOWN_KEYS = 5
 
@@ -59,7 +63,7 @@ class Held:
 
 def told(projection: str, poison: Poison) -> Quarantined:
     """What a listener hears of an event that was put into quarantine."""
-    key = shown(poison.key)
+    key = shown_key(poison.key)
     return Quarantined(
         projection,
         poison.topic,
@@ -88,7 +92,7 @@ def hold(conn: Connection, build: int, events: Sequence[Poison], limit: int) -> 
                   event_type, error)
                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
             # Within a batch those that do not decode are found before those that do not fold.
-            [_row(build, event) for event in sorted(events, key=lambda e: e.offset)],
+            [_row(build, event) for event in sorted(events, key=lambda e: (e.topic, e.offset))],
         )
     # One worker at a time counts: what others hold uncommitted would not be seen.
     conn.execute("SELECT FROM migrator.build WHERE build = %s FOR NO KEY UPDATE", (build,))
@@ -161,7 +165,7 @@ def summary(conn: Connection, build: int) -> str | None:
     if not rows:
         return None
     number = rows[0][1]
-    keys = ", ".join(sorted({repr(shown(key)) for key, _ in rows}))
+    keys = ", ".join(sorted({repr(shown_key(key)) for key, _ in rows}))
     more = ", ..." if number > SHOWN_KEYS else ""
     return f"{number:,} in quarantine, of key {keys}{more}"
 

@@ -29,6 +29,7 @@ from migrator.projections.preflight import Preflight, preflight
 from migrator.projections.quarantine import Quarantined
 from migrator.projections.registry import Registered
 from migrator.projections.replay import Progress, Task, replay
+from migrator.projections.reporter import Reporter
 from migrator.projections.store import Target
 
 if TYPE_CHECKING:
@@ -226,7 +227,9 @@ def _replay(
             builds.start_replay(conn, each.build, read)
         tasks = _tasks(settings, conn, pending, options)
         if tasks:
-            local.run(replay, tasks, clock.listener)
+            reporter = Reporter(conn, tasks, clock.listener)
+            local.run(replay, tasks, reporter.heard)
+            reporter.forget()
         for topic in read:
             _still_the_same(settings, topic)
         left = {w.registered.name: _left(conn, w) for w in pending}

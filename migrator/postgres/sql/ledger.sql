@@ -90,6 +90,18 @@ CREATE TABLE IF NOT EXISTS migrator.position (
     PRIMARY KEY (build, topic, partition)
 );
 
+CREATE TABLE IF NOT EXISTS migrator.progress (
+    build        bigint NOT NULL REFERENCES migrator.build,
+    topic        text NOT NULL,
+    partition    int NOT NULL,
+    next_offset  bigint NOT NULL,
+    end_offset   bigint NOT NULL,
+    events_per_s double precision,
+    seconds_left double precision,
+    heard_at     timestamptz NOT NULL,
+    PRIMARY KEY (build, topic, partition)
+);
+
 CREATE TABLE IF NOT EXISTS migrator.quarantine (
     entry          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     build          bigint NOT NULL REFERENCES migrator.build,
