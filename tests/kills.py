@@ -49,6 +49,18 @@ workers = 2
 # What a run may end with when something under it was killed: failed, busy, cannot connect.
 PARDONED = {1, 4, 5, -signal.SIGKILL}
 PARTITIONS = 4
+# Partition 0 has nothing to put into quarantine, 1 what does not decode, 3 what does not fold.
+POISON = 0.005
+BROKEN = {1: b"?", 2: b"", 3: b""}
+QUARANTINED = """
+    SELECT b.projection, q.topic, q.partition, q.event_offset, q.key, q.value
+    FROM migrator.quarantine AS q JOIN migrator.build AS b USING (build)
+    WHERE b.state = 'live' ORDER BY 1, 2, 3, 4
+"""
+PLACED = 'self.status = "placed"'
+BREAKING = f"""{PLACED}
+            if event.total_cents < 0:
+                raise ValueError("less than nothing")"""
 GIVE_UP_S = 120.0
 
 
@@ -67,7 +79,7 @@ class Rebuilds:
 
     def prepare(self, events: int) -> None:
         """Write the project and a log with aborted transactions; rebuild once, undisturbed."""
-        write(self.root, ORDERS.format(topic="orders"))
+        write(self.root, ORDERS.format(topic="orders").replace(PLACED, BREAKING))
         write(self.root, CUSTOMERS, "customers.py")
         (self.root / "migrator.toml").write_text(TOML)
         admin = AdminClient({"bootstrap.servers": self.broker.address})
@@ -77,6 +89,7 @@ class Rebuilds:
         self.start()
         assert self.wait() == 0
         self.expected = self.rows()
+        assert {partition for _, _, partition, *_ in self.expected[-1]} == {1, 3}
 
     def _produce(self, numbers: range, *, abort: bool) -> None:
         producer = Producer(
@@ -92,13 +105,26 @@ class Rebuilds:
             )
             if self.random.random() < 0.05:
                 value = event("OrderDeleted")
-            producer.produce("orders", json.dumps(value).encode(), key, partition=partition)
+            payload = json.dumps(value).encode()
+            if self.random.random() < POISON and partition:
+                payload = (
+                    payload.replace(b'"total_cents": ', b'"total_cents": -') + BROKEN[partition]
+                )
+            producer.produce("orders", payload, key, partition=partition)
             producer.poll(0)
         (producer.abort_transaction if abort else producer.commit_transaction)(30)
 
     def start(self) -> None:
         self.running = subprocess.Popen(
-            [sys.executable, "-m", "migrator", "rebuild-projections", "--all"],
+            [
+                sys.executable,
+                "-m",
+                "migrator",
+                "rebuild-projections",
+                "--all",
+                "--quarantine",
+                "1000",
+            ],
             cwd=self.root,
             env={
                 **os.environ,
@@ -160,7 +186,7 @@ class Rebuilds:
             return [
                 conn.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()  # type: ignore[arg-type]
                 for table in ("orders", "customers")
-            ]
+            ] + [conn.execute(QUARANTINED).fetchall()]
 
 
 def descendants(pid: int) -> list[int]:

@@ -151,8 +151,13 @@ class _Terminal:
 def quarantined_line(said: Quarantined) -> str:
     return (
         f"quarantine: {said.projection} goes without partition {said.partition}, "
-        f"offset {said.offset}, key {said.key!r}: {said.error}"
+        f"offset {said.offset}, key {said.key!r}: {printable(said.error)}"
     )
+
+
+def printable(text: str) -> str:
+    """The text, or an ASCII form of it where a terminal would act on it."""
+    return text if text.isprintable() else ascii(text)
 
 
 def time_left(seconds: float | None) -> str:

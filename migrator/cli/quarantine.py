@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from migrator.cli.context import App, pass_app
+from migrator.cli.progress import printable
 
 if TYPE_CHECKING:
     from migrator.projections.quarantine import Held
@@ -93,7 +94,7 @@ def _line(each: Held) -> str:
     return (
         f"{each.entry}  build {each.build} of {each.projection}  {each.topic} "
         f"partition {each.partition} offset {each.event_offset}  key {_text(each.key)}  "
-        f"{each.error}{released}"
+        f"{printable(each.error)}{released}"
     )
 
 
@@ -118,7 +119,7 @@ def _shown(each: Held, *, as_hex: bool) -> str:
             if each.event_time
             else "  time: none",
             f"  type: {each.event_type or 'not known'}",
-            f"  error: {each.error}",
+            f"  error: {printable(each.error)}",
             f"  quarantined: {each.quarantined_at:%Y-%m-%d %H:%M} UTC",
             *released,
             *headers,
@@ -135,8 +136,7 @@ def _text(raw: bytes | None) -> str:
         text = raw.decode()
     except UnicodeDecodeError:
         return _hex(raw)
-    # What a terminal would act on is not printed as it is.
-    return text if text.isprintable() else ascii(text)
+    return printable(text)
 
 
 def _hex(raw: bytes | None) -> str:

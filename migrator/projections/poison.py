@@ -1,8 +1,9 @@
-"""An event that a fold cannot take: what is kept of it, and how its trouble is told. Pure."""
+"""An event that cannot be decoded or folded: what is kept of it, and how its trouble is told. Pure."""
 
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +46,6 @@ def poison(record: Message, event_type: str | None, cause: Exception) -> Poison:
     assert topic is not None
     assert partition is not None
     assert offset is not None
-    has_time, timestamp = record.timestamp()
     return Poison(
         topic=topic,
         partition=partition,
@@ -53,7 +53,7 @@ def poison(record: Message, event_type: str | None, cause: Exception) -> Poison:
         key=_bytes(record.key()),
         headers=tuple((name, _bytes(value)) for name, value in record.headers() or ()),
         value=_bytes(record.value()),
-        timestamp=datetime.fromtimestamp(timestamp / 1000, UTC) if has_time else None,
+        timestamp=_time(record),
         type=event_type,
         error=_said(cause, event_type)[0],
     )
@@ -120,6 +120,14 @@ def _line(exc: Exception) -> str:
     frames = traceback.extract_tb(exc.__traceback__)
     theirs = [f for f in frames if not f.filename.startswith(("<", _OURS))]
     return f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
+
+
+def _time(record: Message) -> datetime | None:
+    is_there, timestamp = record.timestamp()
+    # A producer may have written any number.
+    with suppress(OverflowError, ValueError, OSError):
+        return datetime.fromtimestamp(timestamp / 1000, UTC) if is_there else None
+    return None
 
 
 def _bytes(raw: bytes | str | None) -> bytes | None:

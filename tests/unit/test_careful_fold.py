@@ -120,6 +120,25 @@ def test_what_does_not_decode_is_left_out_without_care_and_with_all_its_bytes():
     assert held.headers == (("trace", b"\xff"), ("none", None))
 
 
+def test_a_key_that_does_not_decode_is_poison_for_every_projection():
+    partition = PartitionFold(
+        {"t": Topic(key="json")}, [Place.__definition__, Other.__definition__], room=[9, 9]
+    )
+    partition.apply([record('"a"', "Moved", by=1), record("{", "Moved", by=2)])
+    assert [[each.key for each in held] for held in partition.held] == [[b"{"], [b"{"]]
+    assert [len(each.rows) for each in partition.folds] == [1, 1]
+
+
+def test_a_timestamp_that_no_calendar_has_is_left_out():
+    class Odd(Record):
+        def timestamp(self) -> tuple[int, int]:
+            return 1, 2**62
+
+    partition = fold(room=[9])
+    partition.apply([Odd("a", b"{")])
+    assert partition.held[0][0].timestamp is None
+
+
 def test_one_more_than_there_is_room_for_stops_and_names_those_before():
     partition = fold(room=[1])
     with pytest.raises(Full) as caught:
