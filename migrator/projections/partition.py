@@ -79,7 +79,7 @@ class PartitionFold:
     """The folds of one partition, one for each definition, in their order.
 
     `topics` are the names of the topics that the partition is read from, and how each is to be read;
-    `events` counts the events of each.
+    `events` counts the events of each, and `reached` is the next offset of each that was read.
 
     `room` says how many events each of them may go without; where it is None, the first one stops.
     What they go without is in `held`, fold by fold, until the caller has taken it.
@@ -95,6 +95,7 @@ class PartitionFold:
     ) -> None:
         self.folds = [Fold(definition) for definition in definitions]
         self.events = Counter(dict.fromkeys(topics, 0))
+        self.reached: dict[str, int] = {}
         self.room = room
         self.held: list[list[Poison]] = [[] for _ in self.folds]
         self._careful = careful
@@ -145,6 +146,8 @@ class PartitionFold:
         for decoder, folds in passes:
             yield _Run(*self._sound(decoder, folds, keys, readable), folds)
         self.events[topic] += len(records)
+        if records:
+            self.reached[topic] = (records[-1].offset() or 0) + 1
 
     def _keys(
         self, decoder: BatchDecoder, records: Sequence[Message]

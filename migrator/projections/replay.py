@@ -6,7 +6,7 @@ Rows and next_offset commit together: at a partition's end, or before, when memo
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,11 +124,10 @@ class _Worker:
         ends = dict(zip(self.task.topics, part, strict=True))
         for records in batches:
             fold.apply(records)
-            reached = _reached(records, ends)
-            for topic, offset in reached.items():
+            for topic, offset in fold.reached.items():
                 self.report(_progress(topic, ends[topic], offset, fold.events[topic]))
             if self.memory.is_full(fold.rows):
-                store.spill(reached)
+                store.spill()
                 self._tell(store)
         store.finish()
         self._tell(store)
@@ -138,13 +137,6 @@ class _Worker:
     def _tell(self, store: PartitionStore) -> None:
         for each in store.taken():
             self.report(each)
-
-
-def _reached(records: Sequence[Message], topics: Collection[str]) -> dict[str, int]:
-    """The next offset of each topic that a batch has records of."""
-    if len(topics) == 1:
-        return {topic: (records[-1].offset() or 0) + 1 for topic in topics}
-    return {record.topic() or "": (record.offset() or 0) + 1 for record in records}
 
 
 @contextmanager

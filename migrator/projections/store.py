@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -57,10 +57,8 @@ class PartitionStore:
             for target, fold in zip(targets, partition.folds, strict=True)
         ]
 
-    def spill(self, reached: Mapping[str, int]) -> None:
+    def spill(self) -> None:
         """Write all rows and the position, and forget the rows; but nothing at the partition's end.
-
-        `reached` are the next offsets of the topics that were read since.
 
         A partition whose position is at its end is finished: nobody would move what was spilled.
 
@@ -68,7 +66,7 @@ class PartitionStore:
             Refused: PostgreSQL does not take a row; nothing is written.
             MigratorError: another worker has moved the position.
         """
-        next_offsets = {**self._next_offsets, **reached}
+        next_offsets = {**self._next_offsets, **self._partition.reached}
         expected = sum(part.end - next_offsets[topic] for topic, part in self._parts.items())
         if expected > 0:
             self._commit(next_offsets, lambda spill: spill.write(expected))

@@ -199,7 +199,7 @@ def test_spilled_and_killed_at_any_event_a_partition_gives_the_rows_of_one_in_me
             fate, fates[position] = fates[position], "go on"
             position += 1
             if fate == "spill":
-                store.spill({"t": position})
+                store.spill()
                 assert fold.rows == 0 or position == len(log)
             elif fate == "kill":
                 position, fold, store = started(db, projections, piecemeal, len(log))
@@ -217,7 +217,7 @@ def test_nothing_of_a_spill_is_left_at_the_end(autocommit):
     (target,) = begun(autocommit, [Account], 2)
     _, fold, store = started(autocommit, [Account], [target], 2)
     fold.apply([Record(0, "a", Added(amount=1, owner="x"))])
-    store.spill({"t": 1})
+    store.spill()
     names = "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r'"
     assert len(autocommit.execute(names, (target.schema,)).fetchall()) == 2
     fold.apply([Record(1, "a", Added(amount=1, owner="x"))])
@@ -231,7 +231,7 @@ def test_a_spill_at_the_end_waits_for_the_finish_or_a_kill_between_them_would_lo
     (target,) = begun(autocommit, [Account], 1)
     _, fold, store = started(autocommit, [Account], [target], 1)
     fold.apply([Record(0, "a", Added(amount=1, owner="x"))])
-    store.spill({"t": 1})
+    store.spill()
     assert builds.positions(autocommit, target.build)[0].lag == 1
 
 
@@ -241,9 +241,9 @@ def test_a_worker_whose_position_another_has_moved_writes_nothing(autocommit):
     _, other_fold, other_store = started(autocommit, [Account], [target], 2)
     for each in (fold, other_fold):
         each.apply([Record(0, "a", Added(amount=1, owner="x"))])
-    store.spill({"t": 1})
+    store.spill()
     with pytest.raises(MigratorError, match="another worker has moved the position of partition 0"):
-        other_store.spill({"t": 1})
+        other_store.spill()
     assert autocommit.execute(
         f"SELECT count(*) FROM {target.schema}.migrator_spill_0"
     ).fetchone() == (1,)
@@ -254,5 +254,5 @@ def test_a_row_that_the_table_does_not_take_is_refused_in_a_spill_too(autocommit
     _, fold, store = started(autocommit, [Account], [target], 2)
     fold.apply([Record(0, "a", Added(amount=2**40, owner="x"))])
     with pytest.raises(Refused, match="PostgreSQL does not take a row of partition 0"):
-        store.spill({"t": 1})
+        store.spill()
     assert builds.positions(autocommit, target.build)[0].next_offset == 0

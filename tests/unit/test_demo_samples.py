@@ -37,6 +37,9 @@ class Record:
     def value(self):
         return self._value
 
+    def offset(self):
+        return 0
+
 
 def folded(folder, events):
     """Fold the events as the replay does: through their bytes."""

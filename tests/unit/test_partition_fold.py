@@ -20,6 +20,9 @@ class KeyedRecord(Record):
     def key(self) -> bytes:
         return self._key
 
+    def offset(self) -> int:
+        return 0
+
 
 def projection(name: str, field: str, *ignored: str) -> type[Projection]:
     """A projection with an event class of its own, which adds up one field of `Moved`."""
