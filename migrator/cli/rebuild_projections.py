@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from migrator.cli import swaps
 from migrator.cli.context import App, pass_app
 
 if TYPE_CHECKING:
@@ -195,9 +196,12 @@ def _document(report: Report) -> dict[str, Any]:
         if swapped is None
         else {
             "held_ms": round(swapped.held_ms, 1),
+            "stall_ms": round(swapped.stall_ms, 1),
             "attempts": swapped.attempts,
             "live": [m.incoming.build for m in swapped.moves],
             "archived": [m.outgoing.build for m in swapped.moves if m.outgoing],
+            "unvalidated": [asdict(u) for u in swapped.unvalidated],
+            "notes": list(swapped.notes),
         },
         "seconds": report.seconds,
     }
@@ -222,8 +226,7 @@ def _text(report: Report) -> str:
     archived = [str(m.outgoing.build) for m in report.swapped.moves if m.outgoing]
     kept = f"; kept for rollback: build {', '.join(archived)}" if archived else ""
     tries = f" in {report.swapped.attempts} attempts" if report.swapped.attempts > 1 else ""
-    lines.append(
-        f"Live now{tries}; the tables were locked for {report.swapped.held_ms:.0f} ms{kept}."
-    )
+    lines.append(f"Live now{tries}; {swaps.told(report.swapped)}{kept}.")
+    lines += swaps.notes(report.swapped)
     took = ", ".join(f"{step} {s:.1f} s" for step, s in report.seconds.items() if s >= 0.05)
     return "\n".join([*lines, f"It took: {took}."])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrator.cli import waits
+from migrator.cli import swaps, waits
 from migrator.cli.context import App, pass_app
 
 if TYPE_CHECKING:
@@ -163,4 +163,5 @@ def _done(done: RolledBack) -> str:
     live = ", ".join(
         f"{m.incoming.projection} build {m.incoming.build}" for m in done.swapped.moves
     )
-    return f"Live again: {live}; the tables were locked for {done.swapped.held_ms:.0f} ms."
+    said = f"Live again: {live}; {swaps.told(done.swapped)}."
+    return "\n".join([said, *swaps.notes(done.swapped)])

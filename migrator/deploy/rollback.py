@@ -17,9 +17,10 @@ from migrator.postgres.connect import Connection, connect
 from migrator.postgres.ledger import Entry
 from migrator.postgres.locks import deployer_lock
 from migrator.projections import build as builds
-from migrator.projections import swap
+from migrator.projections import swap, swap_sql
 from migrator.projections.build import Build
-from migrator.projections.swap import Move, Swapped
+from migrator.projections.move import Move
+from migrator.projections.swap import Swapped
 
 if TYPE_CHECKING:
     from migrator.migrations.retry import HeldOff, Killed, Retry
@@ -71,7 +72,7 @@ def plan(settings: Settings, *, projections: Sequence[str] = (), to: str | None 
         chosen = _chosen(standing, projections, to)
         if chosen[0].act == "cut-over":
             moves = [move_back(conn, entry) for entry in chosen]
-            statements = [s.as_string(conn) for m in moves for s in swap.statements(conn, m)]
+            statements = [f"{line};" for line in swap_sql.script(conn, settings, moves)]
             lost = {m.incoming.projection: behind(conn, m) for m in moves}
             return Plan(tuple(chosen), tuple(statements), lost)
     from migrator.migrations import undo

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from migrator.postgres.connect import Connection
@@ -16,13 +17,41 @@ def table_oid(conn: Connection, table: sql.Identifier) -> int | None:
     return row[0] if row else None
 
 
-def attachments(conn: Connection, table: int) -> list[str]:
-    """Describe everything that hangs on the table and that a swap would leave behind; read-only."""
-    return _texts(conn, "attachments", {"table": table})
+def table_name(conn: Connection, table: int) -> sql.Identifier:
+    """The qualified name of a table; read-only."""
+    row = conn.execute(
+        """SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+           WHERE c.oid = %s""",
+        (table,),
+    ).fetchone()
+    assert row is not None
+    return sql.Identifier(*row)
 
 
-def grant_statements(conn: Connection, source: int, target: int) -> list[str]:
-    """The DDL that gives `target` the owner, privileges and table comment of `source`; read-only."""
+def formatted_types(conn: Connection, types: dict[str, str]) -> dict[str, str | None]:
+    """Each column's type as `format_type` writes it; None for all where the server lacks one."""
+    nulls = sql.SQL(", ").join(sql.SQL(f"NULL::{name}") for name in types.values())
+    try:
+        with conn.transaction():
+            result = conn.execute(sql.SQL("SELECT {}").format(nulls)).pgresult
+            assert result is not None
+            said = [(result.ftype(i), result.fmod(i)) for i in range(len(types))]
+            oids, modifiers = zip(*said, strict=True)
+            rows = conn.execute(
+                """SELECT format_type(t, m)
+                   FROM unnest(%s::oid[], %s::int[]) WITH ORDINALITY AS u (t, m, place) ORDER BY place""",
+                (list(oids), list(modifiers)),
+            ).fetchall()
+    except psycopg.errors.UndefinedObject:
+        return dict.fromkeys(types)
+    return {name: text for name, (text,) in zip(types, rows, strict=True)}
+
+
+def grant_statements(conn: Connection, source: int, target: int | None) -> list[str]:
+    """The DDL that gives `target` the owner, privileges and table comment of `source`; read-only.
+
+    It names `target` by the name of `source`: it is to be run once it stands in the latter's place.
+    """
     return _texts(conn, "grants", {"from": source, "to": target})
 
 

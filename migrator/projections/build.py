@@ -8,6 +8,7 @@ the same command goes on where it stopped.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -59,6 +60,17 @@ class Build:
 
 
 _COLUMNS = ", ".join(f.name for f in fields(Build))
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a build's definition gave its table: the names of columns, and of indexes and constraints.
+
+    What the live table has beside these was added by hand.
+    """
+
+    columns: list[str]
+    names: list[str]
 
 
 @dataclass(frozen=True)
@@ -299,6 +311,7 @@ def load(conn: Connection, build: Build, registered: Registered) -> None:
         merged = _merge(conn, build, registered)
         try:
             _execute(conn, shadow.load_statements(registered.definition.table, build.schema))
+            _note_made(conn, build)
         except psycopg.errors.UniqueViolation as exc:
             raise _twice(exc, build, registered) from exc
         except psycopg.errors.IntegrityError as exc:
@@ -340,6 +353,37 @@ def _merge(conn: Connection, build: Build, registered: Registered) -> int | None
         ) from exc
     _execute(conn, rest)
     return rows
+
+
+def made(conn: Connection, build: Build) -> Made | None:
+    """What the build's definition gave it, or None where an older migrator made it; read-only."""
+    row = conn.execute(
+        "SELECT obj_description(to_regnamespace(%s), 'pg_namespace')", (build.schema,)
+    ).fetchone()
+    try:
+        return Made(**json.loads(row[0])) if row and row[0] else None
+    except (ValueError, TypeError):
+        return None  # somebody else's comment
+
+
+def _note_made(conn: Connection, build: Build) -> None:
+    """Keep it as the comment of the build's schema, which lives as long as the build."""
+    row = conn.execute(
+        """SELECT ARRAY(SELECT attname::text FROM pg_attribute
+                        WHERE attrelid = t.oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum),
+                  ARRAY(SELECT relname::text FROM pg_index JOIN pg_class i ON i.oid = indexrelid
+                        WHERE indrelid = t.oid
+                        UNION SELECT conname::text FROM pg_constraint WHERE conrelid = t.oid
+                        ORDER BY 1)
+           FROM (SELECT %s::regclass AS oid) AS t""",
+        (build.table.as_string(conn),),
+    ).fetchone()
+    assert row is not None
+    conn.execute(
+        sql.SQL("COMMENT ON SCHEMA {} IS {}").format(
+            sql.Identifier(build.schema), json.dumps(vars(Made(*row)))
+        )
+    )
 
 
 def vacuum(conn: Connection, build: Build) -> None:

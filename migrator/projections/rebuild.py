@@ -12,19 +12,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
+from psycopg import sql
+
 from migrator.errors import MigratorError, Refused
 from migrator.executors import local
 from migrator.kafka import topics
 from migrator.kafka.log import Limits, Part
 from migrator.kafka.topics import TopicRange
 from migrator.logs import logger
-from migrator.postgres import ledger
+from migrator.postgres import catalog, ledger
 from migrator.postgres.connect import Connection, connect
 from migrator.postgres.locks import deployer_lock
 from migrator.projections import build as builds
-from migrator.projections import checks, quarantine, registry, shadow, swap
+from migrator.projections import carry, checks, quarantine, registry, shadow, swap, swap_sql
 from migrator.projections.build import Build
 from migrator.projections.checks import Result
+from migrator.projections.move import live_build, move_for
 from migrator.projections.preflight import Preflight, preflight
 from migrator.projections.quarantine import Quarantined
 from migrator.projections.registry import Registered
@@ -139,7 +142,7 @@ def rebuild(
         run, swapped = uuid4(), None
         if options.cut_over:
             with clock.step("cut-over", "making the new tables live"):
-                moves = [swap.move_for(conn, _now(conn, each).build) for each in work]
+                moves = [move_for(conn, _now(conn, each).build) for each in work]
                 swapped = swap.swap(conn, settings, moves, run=run)
         ends = {name: topics.describe(settings.kafka_config, name) for name in ranges}
         rebuilt = [_rebuilt(conn, w, r, ends) for w, r in zip(work, results, strict=True)]
@@ -185,7 +188,9 @@ def _prepare(
 ) -> _Work:
     """Find the unfinished build of this very definition, or begin one; clear others away."""
     schema = registered.definition.schema or settings.projections.schema_
-    swap.live_build(conn, registered.name, schema, registered.definition.table.name)
+    table = registered.definition.table
+    shape = catalog.formatted_types(conn, shadow.type_names(table))
+    live_build(conn, registered.name, schema, table.name, shape)
     found = builds.find(conn, registered.name, (*builds.UNFINISHED, "failed"))
     resumable = None
     for build in found:
@@ -320,6 +325,8 @@ def _verify(conn: Connection, work: _Work, clock: _Clock) -> list[Result]:
     results: list[Result] = []
     if work.build.state == "loaded":
         with clock.step("load", f"vacuuming {work.registered.name}"):
+            for live in builds.find(conn, work.registered.name, ["live"]):
+                carry.prepare(conn, live, work.build)
             builds.vacuum(conn, work.build)
         with clock.step("verify", f"checking {work.registered.name}"):
             results = checks.verify(conn, work.build, work.registered.definition)
@@ -400,27 +407,27 @@ def _planned(
     *,
     known: bool,
 ) -> Planned:
-    definition, resumes, replaces = registered.definition, None, None
+    definition, resumes, live = registered.definition, None, None
+    target = definition.schema or settings.projections.schema_
+    shape = catalog.formatted_types(conn, shadow.type_names(definition.table))
     if known:
         unfinished = builds.find(conn, registered.name, builds.UNFINISHED)
         resumes = next((b.build for b in unfinished if b.definition_hash == registered.hash), None)
-        replaces = next((b.build for b in builds.find(conn, registered.name, ["live"])), None)
+        live = live_build(conn, registered.name, target, definition.table.name, shape)
     schema = f"migrator_build_{resumes or 'N'}"
-    table, target = definition.table.name, definition.schema or settings.projections.schema_
-    swapped = [f'ALTER TABLE "{target}"."{table}" SET SCHEMA migrator_build_{replaces}']
+    made = schema, definition.table.name
     return Planned(
         registered.name,
         " and ".join(definition.topics),
         sum(ranges[name].events for name in definition.topics),
         resumes,
-        replaces,
+        live.build if live else None,
         (
             *shadow.create_statements(definition.table, schema),
             *(shadow.create_statements(definition.state, schema) if definition.reduced else ()),
             *shadow.merge_statements(definition, schema),
             *shadow.load_statements(definition.table, schema),
-            f"VACUUM (FREEZE, ANALYZE) {schema}.{table}",
-            *(swapped if replaces else []),
-            f'ALTER TABLE {schema}."{table}" SET SCHEMA "{target}"',
+            f"VACUUM (FREEZE, ANALYZE) {sql.Identifier(*made).as_string()}",
+            *swap_sql.foreseen(conn, settings, live, made, target, shape),
         ),
     )

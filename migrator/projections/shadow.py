@@ -82,6 +82,11 @@ def merge_statements(definition: Definition, schema: str) -> list[str]:
     ]
 
 
+def type_names(table: sa.Table) -> dict[str, str]:
+    """The columns and their types, as CREATE TABLE would write them."""
+    return {c.name: c.type.compile(dialect=_DIALECT) for c in table.columns}
+
+
 def _in_schema(table: sa.Table, schema: str) -> sa.Table:
     shadow = table.to_metadata(
         sa.MetaData(naming_convention=table.metadata.naming_convention), schema=schema

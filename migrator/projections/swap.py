@@ -3,105 +3,72 @@
 The verified recipe (docs/cut-over.md has the measurements): READ COMMITTED; autovacuum is pushed aside by
 a SHARE UPDATE EXCLUSIVE lock that waits longer than deadlock_timeout; then ACCESS EXCLUSIVE under a
 lock_timeout that bounds what any reader may wait, retried with jitter; SET SCHEMA both ways, so
-that no index or constraint is renamed; privileges follow. Several projections move at once.
+that no index or constraint is renamed; what hangs on the old table is carried over. Several
+projections move at once.
 """
 
 from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
-from migrator.errors import Busy, MigratorError, Refused
+from migrator.errors import Busy, Refused
 from migrator.logs import logger
-from migrator.postgres import catalog, ledger
+from migrator.postgres import attached, catalog, ledger
+from migrator.postgres.attached import Attached
 from migrator.postgres.connect import Connection
 from migrator.projections import build as builds
-from migrator.projections.build import Build
+from migrator.projections import carry, swap_sql
+from migrator.projections.carry import Unvalidated
+from migrator.projections.move import Move, incoming_table, refuse_attachments
 
 if TYPE_CHECKING:
     from migrator.settings import Settings
 
-AUTOVACUUM_TIMEOUT = "3s"  # longer than deadlock_timeout, whose passing makes autovacuum yield
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 0.8
-
-
-@dataclass(frozen=True)
-class Move:
-    """One projection's part of a swap: `incoming` becomes live; `outgoing` was, if any was."""
-
-    incoming: Build
-    outgoing: Build | None
-    undoes: int | None = None
-
-    @property
-    def tables(self) -> list[sql.Identifier]:
-        live = [self.incoming.target] if self.outgoing else []
-        return [*live, self.incoming.table]
+DRAIN_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
 class Swapped:
-    """What a swap did. `held_ms` is how long readers could be kept waiting by the swap itself."""
+    """What a swap did.
+
+    `held_ms` is how long the tables were locked; `stall_ms` the longest that a reader can have waited
+    for us, in any attempt. `notes` tell what was added to the old tables by hand, and where it is.
+    """
 
     moves: tuple[Move, ...]
     entries: tuple[int, ...]
     attempts: int
     held_ms: float
+    stall_ms: float = 0.0
+    unvalidated: tuple[Unvalidated, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def move_for(conn: Connection, incoming: Build) -> Move:
-    """Pair a build with the live one that it replaces; read-only.
-
-    Raises:
-        Refused: as `live_build`.
-    """
-    live = live_build(conn, incoming.projection, incoming.target_schema, incoming.table_name)
-    return Move(incoming, live)
+class _Changed(Exception):
+    """What hangs on a table changed between the look at it and the lock."""
 
 
-def live_build(conn: Connection, projection: str, schema: str, table: str) -> Build | None:
-    """Find what a new build would replace, and refuse what could not be replaced; read-only.
+@dataclass
+class _Try:
+    """One swap's attempts, and what they cost others."""
 
-    Raises:
-        Refused: the table there is none of migrator's, the projection is live in another schema, or
-            something hangs on the live table that would not follow a swap.
-    """
-    live = next(iter(builds.find(conn, projection, ["live"])), None)
-    target = catalog.table_oid(conn, sql.Identifier(schema, table))
-    if target is not None and live is None:
-        raise Refused(
-            f"a table {schema}.{table} is there that migrator did not build",
-            expected=f"none, or the live build of {projection}",
-            next_step="rename it or move it to another schema, then run the same command again",
-        )
-    if live is not None and live.target_schema != schema:
-        raise Refused(
-            f"{projection} is live in schema {live.target_schema}",
-            expected=f"the schema it shall be in, {schema}",
-            next_step="a projection cannot change its schema; give it another table name there",
-        )
-    if target is None:
-        return None
-    _refuse_attachments(conn, target, f"{schema}.{table}")
-    return live
-
-
-def _refuse_attachments(conn: Connection, table: int, name: str) -> None:
-    hanging = catalog.attachments(conn, table)
-    if hanging:
-        lines = "".join(f"\n  {each}" for each in hanging)
-        raise Refused(
-            f"a cut-over would leave behind what hangs on {name}:{lines}",
-            expected="a table with its columns, indexes, constraints, grants and comment alone",
-            next_step="drop it, run the same command again, and create it anew after the cut-over",
-            attachments=hanging,
-        )
+    conn: Connection
+    settings: Settings
+    moves: list[Move]
+    run: UUID
+    reason: str | None
+    attempt: int = 0
+    stall_ms: float = 0.0
 
 
 def swap(
@@ -116,50 +83,104 @@ def swap(
 
     Atomic: readers see all the new tables or all the old ones, and never an error. Nobody waits
     much longer than `swap_lock_timeout_ms` for us. Positions need no change: each build has its own.
+    What hangs on the live tables hangs on the new ones afterwards; their foreign keys hold for
+    new rows at once, and are validated after the commit.
 
     Raises:
         Busy: the locks were not to be had before the deadline; nothing has changed.
-        Refused: a build is no longer in the state that this swap began with.
+        Refused: a build is no longer in the state that this swap began with, or something on the live
+            table cannot be carried over.
     """
+    tried = _Try(conn, settings, moves, run, reason)
     limit = time.monotonic() + settings.projections.swap_deadline_s
-    attempt = 0
     while True:
-        attempt += 1
+        tried.attempt += 1
         try:
-            return _attempt(conn, settings, moves, run, reason, attempt)
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as exc:
+            notes = _prepare(conn, moves)
+            _drain(conn, moves, limit)
+            swapped, later = _attempt(tried, notes)
+            break
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, _Changed) as exc:
             if time.monotonic() > limit:
-                raise _busy(conn, moves, attempt) from exc
-            logger().info("swap met a lock", attempt=attempt, cause=str(exc).strip())
-            pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S)
+                raise _busy(conn, moves, tried.attempt, exc) from exc
+            logger().info("swap met a lock", attempt=tried.attempt, cause=str(exc).strip())
+            pause = min(FIRST_PAUSE_S * 2 ** (tried.attempt - 1), LONGEST_PAUSE_S)
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+    unvalidated = carry.validate(conn, later)
+    return Swapped(**{**vars(swapped), "unvalidated": tuple(unvalidated)})
 
 
-def _attempt(
-    conn: Connection,
-    settings: Settings,
-    moves: list[Move],
-    run: UUID,
-    reason: str | None,
-    attempt: int,
-) -> Swapped:
-    began = time.perf_counter()
-    tables = [table for move in moves for table in move.tables]
+def _prepare(conn: Connection, moves: list[Move]) -> list[str]:
+    notes = []
+    for move in moves:
+        live = catalog.table_oid(conn, move.incoming.target)
+        incoming = incoming_table(conn, move.incoming)
+        if live is not None and move.outgoing is not None:
+            refuse_attachments(conn, move.outgoing, attached.shape(conn, incoming))
+            carry.prepare(conn, move.outgoing, move.incoming)
+            notes += carry.added_by_hand(conn, move.outgoing, move.incoming)
+    carry.refuse_orphans(conn, moves)
+    return notes
+
+
+def _drain(conn: Connection, moves: list[Move], limit: float) -> None:
+    """Wait for the snapshots that are older than the new tables' rows.
+
+    A REPEATABLE READ transaction that first reads a table after the swap would find it half loaded.
+
+    Raises:
+        Busy: some were still there at the deadline.
+    """
+    query = files("migrator.postgres").joinpath("sql/older_snapshots.sql").read_bytes()
+    parameters = {"builds": [move.incoming.build for move in moves]}
+    while older := conn.execute(query, parameters).fetchall():
+        if time.monotonic() > limit:
+            raise Busy(
+                "transactions are open that began before the new rows were written, and would see "
+                f"only some of them:{_processes(older)}",
+                expected="none: each has a snapshot older than the new table",
+                next_step="end them or wait for them, then run the same command again: only the "
+                "cut-over is left",
+            )
+        time.sleep(DRAIN_PAUSE_S)
+
+
+def _attempt(tried: _Try, notes: list[str]) -> tuple[Swapped, list[str]]:
+    conn, moves, began = tried.conn, tried.moves, time.perf_counter()
+    timeout_ms = tried.settings.projections.swap_lock_timeout_ms
+    ours = [table for move in moves for table in move.tables]
     with conn.transaction():
-        conn.execute("SET LOCAL search_path = pg_catalog")
+        conn.execute("SET LOCAL search_path = ''")
         _lock_builds(conn, moves)
         # Before the tables: whoever waits for the ledger must not hold them.
-        conn.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(AUTOVACUUM_TIMEOUT))
+        conn.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(swap_sql.AUTOVACUUM_TIMEOUT))
         conn.execute("LOCK TABLE migrator.ledger IN SHARE ROW EXCLUSIVE MODE")
-        _lock(conn, tables, "SHARE UPDATE EXCLUSIVE")
-        conn.execute(
-            sql.SQL("SET LOCAL lock_timeout = {}").format(settings.projections.swap_lock_timeout_ms)
-        )
-        _lock(conn, tables, "ACCESS EXCLUSIVE")
-        held = time.perf_counter()
-        entries = [_move(conn, move, run, reason, began) for move in moves]
-    held_ms = (time.perf_counter() - held) * 1000
-    return Swapped(tuple(moves), tuple(entries), attempt, held_ms)
+        _push_aside(conn, ours)
+        seen = _looked(conn, moves)
+        others = swap_sql.others(ours, seen)
+        _push_aside(conn, others)
+        asked = time.perf_counter()
+        try:
+            _lock_out(
+                conn, [view for each in seen for view in each.views], [*others, *ours], timeout_ms
+            )
+            held = time.perf_counter()
+            carried = _looked_again(conn, moves, seen)
+            _run(conn, swap_sql.body(conn, moves, carried))
+            entries = [_record(conn, move, tried.run, tried.reason, began) for move in moves]
+        finally:
+            tried.stall_ms = max(tried.stall_ms, (time.perf_counter() - asked) * 1000)
+    ended = time.perf_counter()
+    stall_ms = max(tried.stall_ms, (ended - asked) * 1000)
+    swapped = Swapped(
+        tuple(moves),
+        tuple(entries),
+        tried.attempt,
+        held_ms=(ended - held) * 1000,
+        stall_ms=stall_ms,
+        notes=tuple(notes),
+    )
+    return swapped, swap_sql.once([s for each in carried for s in each.validations])
 
 
 def _lock_builds(conn: Connection, moves: list[Move]) -> None:
@@ -169,19 +190,75 @@ def _lock_builds(conn: Connection, moves: list[Move]) -> None:
             builds.lock(conn, move.outgoing.build, "live")
 
 
-def _lock(conn: Connection, tables: list[sql.Identifier], mode: str) -> None:
-    conn.execute(
-        sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.SQL(", ").join(tables), sql.SQL(mode))
-    )
+def _push_aside(conn: Connection, tables: Sequence[sql.Composable]) -> None:
+    """Keep autovacuum and other DDL off the tables; readers and writers go on."""
+    if tables:
+        conn.execute(
+            sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(
+                sql.SQL(", ").join(tables)
+            )
+        )
 
 
-def _move(conn: Connection, move: Move, run: UUID, reason: str | None, began: float) -> int:
-    """Move the tables, then say in build and ledger what was done; all under the locks."""
-    live = catalog.table_oid(conn, move.incoming.target)
-    if live is not None:
-        _refuse_attachments(conn, live, f"{move.incoming.target_schema}.{move.incoming.table_name}")
-    for statement in statements(conn, move):
-        conn.execute(statement)
+def _looked(conn: Connection, moves: list[Move]) -> list[Attached]:
+    """What hangs on the tables, now that their own settings cannot change any more."""
+    for move in moves:
+        if move.outgoing and catalog.table_oid(conn, move.incoming.target) is not None:
+            shape = attached.shape(conn, incoming_table(conn, move.incoming))
+            refuse_attachments(conn, move.outgoing, shape)
+            left = carry.preparations(conn, move.outgoing, move.incoming)
+            if left:
+                raise _Changed(f"the table has changed meanwhile: {left[0]}")
+    return [carry.captured(conn, move) for move in moves]
+
+
+def _lock_out(
+    conn: Connection, views: list[str], tables: list[sql.Composable], timeout_ms: int
+) -> None:
+    """Lock readers out, within the timeout in all: whoever waits for one lock waits for all of them."""
+    limit = time.perf_counter() + timeout_ms / 1000
+    locks = [view.encode() for view in swap_sql.once(views)]
+    locks += [
+        sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table).as_string(conn).encode()
+        for table in tables
+    ]
+    for lock in locks:
+        left_ms = max(round((limit - time.perf_counter()) * 1000), 1)
+        conn.execute(f"SET LOCAL lock_timeout = {left_ms}; ".encode() + lock)
+    conn.execute(f"SET LOCAL lock_timeout = {timeout_ms}".encode())
+
+
+def _looked_again(conn: Connection, moves: list[Move], seen: list[Attached]) -> list[Attached]:
+    """What hangs on the tables now that nothing can be added any more, views and functions too."""
+    now = [carry.captured(conn, move) for move in moves]
+    for before, after in zip(seen, now, strict=True):
+        if (before.views, before.tables) != (after.views, after.tables):
+            raise _Changed("what hangs on the table has changed meanwhile")
+    for move in moves:
+        live = catalog.table_oid(conn, move.incoming.target)
+        if live is not None and attached.uncarried(conn, live):
+            raise _Changed("what cannot be carried over was added meanwhile")
+    return now
+
+
+def _run(conn: Connection, statements: list[str]) -> None:
+    """Run them in one round trip, since readers wait meanwhile."""
+    try:
+        conn.execute(";\n".join(statements).encode())
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        raise
+    except psycopg.Error as exc:
+        raise Refused(
+            f"PostgreSQL refuses to carry something over: {exc.diag.message_primary}",
+            expected="a new table on which all that hangs on the old one can stand",
+            next_step="change or drop what the message names, then run the same command again: only "
+            "the cut-over is left, and nothing has changed",
+            detail=exc.diag.message_detail,
+        ) from exc
+
+
+def _record(conn: Connection, move: Move, run: UUID, reason: str | None, began: float) -> int:
+    """Say in build and ledger what was done."""
     if move.outgoing:
         builds.save(conn, move.outgoing, "archived")
     for lost in builds.find(conn, move.incoming.projection, ["live"]):
@@ -203,31 +280,7 @@ def _move(conn: Connection, move: Move, run: UUID, reason: str | None, began: fl
     )
 
 
-def statements(conn: Connection, move: Move) -> list[sql.Composed]:
-    """The DDL of one move, in order; read-only. A dry run prints it."""
-    incoming = move.incoming
-    target = catalog.table_oid(conn, incoming.table)
-    if target is None:
-        raise MigratorError(
-            f"the table of build {incoming.build}, {incoming.schema}.{incoming.table_name}, is gone",
-            next_step="migrator rebuild-projections builds it anew",
-        )
-    live = catalog.table_oid(conn, incoming.target) if move.outgoing else None
-    if live is not None:
-        granted = catalog.grant_statements(conn, live, target)
-    else:
-        granted = catalog.default_grant_statements(conn, target, incoming.target_schema)
-    moved = [_set_schema(incoming.table, incoming.target_schema)]
-    if move.outgoing:
-        moved.insert(0, _set_schema(incoming.target, move.outgoing.schema))
-    return [sql.Composed([sql.SQL(text)]) for text in granted] + moved
-
-
-def _set_schema(table: sql.Identifier, schema: str) -> sql.Composed:
-    return sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(table, sql.Identifier(schema))
-
-
-def _busy(conn: Connection, moves: list[Move], attempts: int) -> Busy:
+def _busy(conn: Connection, moves: list[Move], attempts: int, cause: Exception) -> Busy:
     names = ", ".join(move.incoming.projection for move in moves)
     holders = conn.execute(
         """SELECT DISTINCT a.pid, a.usename, a.application_name, a.state,
@@ -236,13 +289,24 @@ def _busy(conn: Connection, moves: list[Move], attempts: int) -> Busy:
            WHERE l.relation = ANY(%s::regclass[]) AND l.granted AND a.pid <> pg_backend_pid()""",
         ([table.as_string(conn) for move in moves for table in move.tables],),
     ).fetchall()
-    lines = "".join(
-        f"\n  process {pid} of {user} ({name or 'no name'}), {state} for {age} s"
-        for pid, user, name, state, age in holders
-    )
+    lines = _processes(holders)
+    if isinstance(cause, _Changed):
+        return Busy(
+            f"the tables of {names} did not stay as they were in {attempts} attempts: {cause}",
+            expected="nobody else who changes them meanwhile",
+            next_step="run the same command again: only the cut-over is left",
+            attempts=attempts,
+        )
     return Busy(
         f"the tables of {names} were not free in {attempts} attempts{':' if lines else ''}{lines}",
         expected="no transaction that stays open on them",
         next_step="end it or wait for it, then run the same command again: only the cut-over is left",
         attempts=attempts,
+    )
+
+
+def _processes(rows: list[tuple[object, ...]]) -> str:
+    return "".join(
+        f"\n  process {pid} of {user} ({name or 'no name'}), {state} for {age} s"
+        for pid, user, name, state, age in rows
     )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from migrator.postgres import ledger, psqlscript
 from migrator.postgres.ledger import Entry, NewEntry
-from migrator.projections.swap import AUTOVACUUM_TIMEOUT, Move
+from migrator.projections.move import Move
+from migrator.projections.swap_sql import AUTOVACUUM_TIMEOUT
 from migrator.settings import Settings
 
 
@@ -95,6 +96,7 @@ def _swap(settings: Settings, entry: Entry, move: Move, file: str) -> str:
         target_schema=psqlscript.identifier(incoming.target_schema),
         outgoing_schema=psqlscript.identifier(outgoing.schema),
         attachments=psqlscript.inlined("attachments", table="m_live"),
+        archived_attachments=psqlscript.inlined("attachments", table="m_archived"),
         grants=psqlscript.inlined("grants", **{"from": "m_live", "to": "m_archived"}),
         statement_timeout=psqlscript.literal(f"{limit_ms}ms"),
         lock_timeout=psqlscript.literal(f"{projections.swap_lock_timeout_ms}ms"),

@@ -132,6 +132,10 @@ def test_after_another_rebuild_and_back_it_is_refused_no_more(project, folder, p
             "would leave behind what hangs on public.orders: view public.v",
         ),
         (
+            "ALTER TABLE migrator_build_1.orders ENABLE ROW LEVEL SECURITY",
+            "the live table has no longer what hangs on migrator_build_1.orders: row security",
+        ),
+        (
             "UPDATE migrator.ledger SET entry_hash = 'x' WHERE entry = 2",
             "that stands is entry 2, not entry 2",
         ),

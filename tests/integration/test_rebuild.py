@@ -296,25 +296,39 @@ def test_default_privileges_of_the_schema_reach_the_first_build(project, produce
     db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+def test_what_hangs_on_the_live_table_hangs_on_the_new_one(project, produce, db):
+    produce(project.topic, [placed(n) for n in range(3)])
+    rebuild(project.settings, ["orders"])
+    db.execute(
+        """CREATE VIEW big AS SELECT * FROM orders;
+           CREATE TABLE lines (order_id text REFERENCES orders);
+           INSERT INTO lines VALUES ('o1');
+           CREATE TRIGGER t BEFORE UPDATE ON orders
+               FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+           ALTER TABLE orders SET (fillfactor = 70)"""
+    )
+    produce(project.topic, [placed(3)])
+    report = rebuild(project.settings, ["orders"])
+    assert report.swapped is not None
+    assert report.swapped.unvalidated == ()
+    assert count(db, "big") == 4
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        db.execute("DELETE FROM orders WHERE order_id = 'o1'")
+    found = db.execute(
+        """SELECT reloptions, (SELECT tgname FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal)
+           FROM pg_class c WHERE oid = 'public.orders'::regclass"""
+    ).fetchone()
+    assert found == (["fillfactor=70"], "t")
+
+
 @pytest.mark.parametrize(
     ("ddl", "named"),
     [
-        ("CREATE VIEW big AS SELECT * FROM orders", "view big"),
-        (
-            "CREATE TABLE lines (order_id text REFERENCES orders)",
-            "constraint lines_order_id_fkey on table lines",
-        ),
-        ("ALTER TABLE orders ENABLE ROW LEVEL SECURITY", "row security"),
-        ("CREATE PUBLICATION p FOR TABLE orders", "publication"),
-        ("ALTER TABLE orders SET (fillfactor = 70)", "fillfactor=70"),
-        (
-            """CREATE TRIGGER t BEFORE UPDATE ON orders
-               FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()""",
-            "trigger t on table orders",
-        ),
+        ("CREATE TABLE held (o orders)", "column o of table public.held, which uses the row type"),
+        ("ALTER TABLE orders ADD mine int", "column mine, added by hand"),
     ],
 )
-def test_what_hangs_on_the_live_table_is_refused_before_anything_is_built(
+def test_what_a_swap_cannot_carry_is_refused_before_anything_is_built(
     project, produce, db, ddl, named
 ):
     produce(project.topic, [placed(1)])
@@ -325,6 +339,33 @@ def test_what_hangs_on_the_live_table_is_refused_before_anything_is_built(
     assert named in " ".join(caught.value.data["attachments"])
     assert count(db) == 1
     assert states(db) == {1: "live"}
+
+
+def test_a_view_that_names_a_column_which_the_class_drops_is_refused_before_anything_is_built(
+    project, produce, db
+):
+    produce(project.topic, [placed(1)])
+    rebuild(project.settings, ["orders"])
+    db.execute("CREATE VIEW carriers AS SELECT carrier FROM orders")
+    edit(project, "carrier: Mapped[str | None]", "")
+    edit(project, 'self.status, self.carrier = "shipped", event.carrier', 'self.status = "shipped"')
+    with pytest.raises(Refused) as caught:
+        rebuild(project.settings, ["orders"])
+    assert caught.value.data["attachments"] == [
+        "view public.carriers: its column carrier is not there any more"
+    ]
+    assert states(db) == {1: "live"}
+
+
+def test_a_dry_run_prints_what_is_carried_over(project, produce, db):
+    produce(project.topic, [placed(1)])
+    rebuild(project.settings, ["orders"])
+    db.execute("CREATE VIEW big AS SELECT * FROM orders; ALTER TABLE orders SET (fillfactor = 70)")
+    (planned,) = plan(project.settings, ["orders"], Options())
+    said = "\n".join(planned.statements)
+    assert "ALTER TABLE \"migrator_build_N\".orders SET (fillfactor = '70')" in said
+    assert "CREATE OR REPLACE VIEW public.big AS" in said
+    assert said.index("BEGIN") < said.index("CREATE OR REPLACE") < said.index("COMMIT")
 
 
 def test_a_table_that_migrator_did_not_build_is_not_replaced(project, produce, db):

@@ -69,8 +69,9 @@ object AS (
                'partition', pg_get_expr(t.relpartbound, t.oid),
                'inherits', (SELECT jsonb_agg(inhparent::regclass::text ORDER BY inhseqno)
                               FROM pg_inherits WHERE inhrelid = t.oid),
-               'row security', CASE WHEN t.relforcerowsecurity THEN 'forced'
-                                    WHEN t.relrowsecurity THEN 'enabled' END,
+               'row security', CASE WHEN t.relrowsecurity AND t.relforcerowsecurity THEN 'forced'
+                                    WHEN t.relrowsecurity THEN 'enabled'
+                                    WHEN t.relforcerowsecurity THEN 'forced, if it were enabled' END,
                'replica identity', CASE t.relreplident WHEN 'f' THEN 'full' WHEN 'n' THEN 'nothing'
                                                        WHEN 'i' THEN 'an index' END,
                'server', (SELECT srvname FROM pg_foreign_table f

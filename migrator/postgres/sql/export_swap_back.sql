@@ -9,6 +9,7 @@ DECLARE
     m_live oid;
     m_archived oid;
     m_hanging text;
+    m_grants text[];
     m_statement text;
     m_stop timestamptz;
 BEGIN
@@ -90,13 +91,21 @@ BEGIN
     SELECT string_agg(attachment, ', ') INTO m_hanging FROM ({{attachments}}) AS hanging_on_it;
     IF m_hanging IS NOT NULL THEN
         RAISE EXCEPTION 'a swap would leave behind what hangs on %: %', {{live_said}}, m_hanging
-            USING HINT = 'drop it, run this again, and create it anew afterwards';
+            USING HINT = 'only migrator rollback carries it over; for this script drop it, run this '
+                         'again, and create it anew afterwards';
     END IF;
-    FOR m_statement IN {{grants}} LOOP
-        EXECUTE m_statement;
-    END LOOP;
+    SELECT string_agg(attachment, ', ') INTO m_hanging FROM ({{archived_attachments}}) AS hanging_on_it;
+    IF m_hanging IS NOT NULL THEN
+        RAISE EXCEPTION 'the live table has no longer what hangs on %: %', {{archived_said}}, m_hanging
+            USING HINT = 'only migrator rollback settles that; for this script drop it there, and run '
+                         'this again';
+    END IF;
+    m_grants := ARRAY({{grants}});
     ALTER TABLE {{live_name}} SET SCHEMA {{outgoing_schema}};
     ALTER TABLE {{archived_name}} SET SCHEMA {{target_schema}};
+    FOREACH m_statement IN ARRAY m_grants LOOP
+        EXECUTE m_statement;
+    END LOOP;
     UPDATE migrator.build SET state = 'archived', changed_at = clock_timestamp() WHERE build = {{outgoing}};
     UPDATE migrator.build SET state = 'live', changed_at = clock_timestamp() WHERE build = {{incoming}};
     -- A run of migrator that has lost its lock commits nothing from here on.
