@@ -106,8 +106,8 @@ class Tortured:
         registered = registered or self.registered
         topic = TopicRange("orders", "id", (PartitionRange(0, 0, 0),))
         with self.owner as conn:
-            made = builds.create(conn, registered, "app", topic)
-            builds.start_replay(conn, made, topic)
+            made = builds.create(conn, registered, "app", [topic])
+            builds.start_replay(conn, made, [topic])
             columns = registered.definition.table.columns.keys()
             said = [VALUES[name] for name in columns]
             conn.execute(

@@ -361,7 +361,7 @@ def test_a_dry_run_prints_what_is_carried_over(project, produce, db):
     produce(project.topic, [placed(1)])
     rebuild(project.settings, ["orders"])
     db.execute("CREATE VIEW big AS SELECT * FROM orders; ALTER TABLE orders SET (fillfactor = 70)")
-    (planned,) = plan(project.settings, ["orders"], Options())
+    (planned,), _ = plan(project.settings, ["orders"], Options())
     said = "\n".join(planned.statements)
     assert "ALTER TABLE \"migrator_build_N\".orders SET (fillfactor = '70')" in said
     assert "CREATE OR REPLACE VIEW public.big AS" in said
