@@ -20,16 +20,23 @@ def peak_bytes() -> int:
 
 
 class Memory:
-    """Says when a worker must spill."""
+    """Says when a worker must spill.
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
+    Of `limit_bytes`, `reading_bytes` may still be taken by records that are read ahead: while rows are
+    folded there may be none, and while they are spilled they come.
+    """
+
+    def __init__(self, limit_bytes: int, reading_bytes: int = 0) -> None:
+        self._limit = limit_bytes - reading_bytes
+        self._after = limit_bytes
         self._most_rows: int | None = None
 
     def is_full(self, rows: int) -> bool:
         """Whether `rows` rows, which are in memory now, are as many as may be."""
         peak = peak_bytes()
         if peak > self._limit and rows:
-            self._limit = int(peak * SLACK)
-            self._most_rows = int(min(rows, self._most_rows or rows) * SHRINK)
+            self._limit = max(self._after, int(peak * SLACK))
+            most = rows if self._most_rows is None else self._most_rows
+            # Not by few rows alone: what grew then was something else, and they would be fewer for good.
+            self._most_rows = int(max(min(rows, most), most // 2) * SHRINK)
         return self._most_rows is not None and rows > self._most_rows

@@ -67,13 +67,19 @@ def replay(task: Task, report: Report) -> None:
         _without_collector(),
         connect(task.settings, f"replay {names}", autocommit=True, statement_timeout_ms=0) as conn,
     ):
-        worker = _Worker(task, definitions, conn, Memory(task.memory_bytes), report)
+        worker = _Worker(task, definitions, conn, _memory(task), report)
         for part, batches in _read(task, list(task.targets)):
             targets = task.targets[part]
             left = worker.fold(part, targets, batches)
             if left is not None:
                 for again, rest in _read(task, [left]):
                     worker.fold(again, targets, rest, careful=True)
+
+
+def _memory(task: Task) -> Memory:
+    # All readers but the one that is folded are full at any time.
+    reading = task.limits.prefetch_kib * 1024
+    return Memory(task.memory_bytes, min(reading, task.memory_bytes // 2))
 
 
 def _read(task: Task, parts: list[Part]) -> Iterator[tuple[Part, Iterator[list[Message]]]]:
