@@ -15,51 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psycopg
-from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
-
-from bench import floor, workload
+from bench import floor, log
 from migrator.sandbox import start_sandbox
 
-PARTITIONS = 4
 PROJECT = Path(__file__).parent / "project"
 RESULTS = Path(__file__).parent / "results"
-EXPECTED = """
-    CREATE TABLE expected (order_id text, customer_id text, status text, currency text,
-        total_cents bigint, lines int, placed_at timestamptz, paid_at timestamptz,
-        shipped_at timestamptz, version int)"""
-
-
-def produce(brokers: str, database_url: str, count: int) -> None:
-    """Write the log to the topic and the rows it must fold into to the table `expected`."""
-    admin = AdminClient({"bootstrap.servers": brokers})
-    topic = NewTopic("orders", PARTITIONS, 1, config={"retention.ms": "-1"})
-    admin.create_topics([topic])["orders"].result(30)
-    producer = Producer(
-        {
-            "bootstrap.servers": brokers,
-            "linger.ms": 20,
-            "partitioner": "murmur2_random",
-            "enable.idempotence": True,
-            "queue.buffering.max.messages": 500_000,
-        }
-    )
-    with psycopg.connect(database_url) as conn:
-        conn.execute(EXPECTED)
-        with conn.cursor().copy("COPY expected FROM STDIN") as copy:
-            for number, (key, value, row) in enumerate(workload.events(count)):
-                while True:
-                    try:
-                        producer.produce("orders", value, key)
-                        break
-                    except BufferError:
-                        producer.poll(0.1)
-                if number % 5000 == 0:
-                    producer.poll(0)
-                if row is not None:
-                    copy.write_row(row)
-        assert producer.flush(120) == 0
 
 
 def rebuild(environment: dict[str, str]) -> tuple[float, dict[str, Any]]:
@@ -75,21 +35,6 @@ def rebuild(environment: dict[str, str]) -> tuple[float, dict[str, Any]]:
     return took, json.loads(done.stdout)
 
 
-def differing(database_url: str) -> int:
-    """How many rows differ between what was built and what the generator says."""
-    with psycopg.connect(database_url) as conn:
-        row = conn.execute(
-            """SELECT count(*) FROM expected e FULL JOIN orders o USING (order_id)
-               WHERE (e.customer_id, e.status, e.currency, e.total_cents, e.lines, e.placed_at,
-                      e.paid_at, e.shipped_at, e.version)
-                     IS DISTINCT FROM
-                     (o.customer_id, o.status, o.currency, o.total_cents, o.lines, o.placed_at,
-                      o.paid_at, o.shipped_at, o.version)"""
-        ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench ARGS=")
     parser.add_argument("--events", type=int, default=2_000_000)
@@ -97,16 +42,16 @@ def main() -> None:
     asked = parser.parse_args()
     with start_sandbox(kind="embedded", say=print) as sandbox:
         print(f"producing {asked.events:,} events ...", flush=True)
-        produce(sandbox.bootstrap_servers, sandbox.database_url, asked.events)
+        log.produce(sandbox.bootstrap_servers, sandbox.database_url, asked.events)
         runs = []
         for number in range(asked.runs + 1):
-            read = floor.read_raw(sandbox.bootstrap_servers, "orders", PARTITIONS)
+            read = floor.read_raw(sandbox.bootstrap_servers, log.TOPIC, log.PARTITIONS)
             copy = floor.copy_rows(sandbox.database_url)
             took, report = rebuild(sandbox.environment())
             if number:  # the first run warms the page cache
                 runs.append({"read": read, "copy": copy, "rebuild": took, **report["seconds"]})
             print(f"run {number}: floor {read + copy:.2f} s, rebuild {took:.2f} s", flush=True)
-        wrong = differing(sandbox.database_url)
+        wrong = log.differing(sandbox.database_url)
     result = summary(asked.events, runs, wrong)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "rebuild.json").write_text(json.dumps(result, indent=2) + "\n")
