@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 UV := $(BIN)/uv pip
 export UV_NO_PROGRESS := 1
 # Where it is set, every command would compile all its imports anew: a second instead of a third of one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check lint types layers format bench bench-lint bench-locks bench-up chaos registry lock clean help
+.PHONY: demo test check lint types layers format bench bench-lint bench-locks bench-memory bench-peers bench-up chaos registry lock clean help
 
 help:
 	@echo "make demo    set everything up and run the main job with real data"
@@ -16,6 +17,8 @@ help:
 	@echo "make bench-lint  compare the linter with the verdicts of others"
 	@echo "make bench-locks measure how long a reader stalls behind a waiting migration"
 	@echo "make bench   measure rebuilds against the floor, in one run"
+	@echo "make bench-memory  measure the memory of rebuilds of any length"
+	@echo "make bench-peers  measure rebuilds against Spark and Flink, in one run"
 	@echo "make bench-up  measure up against plain alembic, in one run"
 	@echo "make chaos   kill runs at random moments, and look"
 	@echo "make registry  run what needs a real Schema Registry, which is 159 MB to download"
@@ -53,6 +56,12 @@ bench-locks: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m bench $(ARGS)
 
+bench-memory: $(VENV)/dev.stamp
+	@$(BIN)/python -m bench.memory $(ARGS)
+
+bench-peers: $(VENV)/dev.stamp $(PEERS)/spark.stamp $(PEERS)/flink.stamp
+	@$(BIN)/python -m bench.peers $(ARGS)
+
 bench-up: $(VENV)/dev.stamp
 	@$(BIN)/python -m bench.up $(ARGS)
 
@@ -81,6 +90,13 @@ $(VENV)/dev.stamp: $(VENV)/demo.stamp requirements/dev.txt
 	@VIRTUAL_ENV=$(VENV) $(UV) install --quiet --require-hashes -r requirements/dev.txt
 	@touch $@
 
+# Other engines, some 900 MB on disk, each in an environment of its own.
+$(PEERS)/%.stamp: requirements/%.txt $(VENV)/uv.stamp
+	@echo "Setting up $(PEERS)/$* ..."
+	@$(PYTHON) -m venv $(PEERS)/$*
+	@VIRTUAL_ENV=$(PEERS)/$* $(UV) install --quiet --require-hashes -r $<
+	@touch $@
+
 COMPILE = $(UV) compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
   --no-header --no-emit-index-url --no-emit-find-links
 
@@ -89,6 +105,8 @@ lock: $(VENV)/uv.stamp
 	@VIRTUAL_ENV=$(VENV) $(COMPILE) --extra sandbox pyproject.toml requirements/build.in -o requirements/demo.txt
 	@VIRTUAL_ENV=$(VENV) $(COMPILE) --extra sandbox --extra docker --group dev pyproject.toml requirements/build.in \
 	  -c requirements/demo.txt -o requirements/dev.txt
+	@VIRTUAL_ENV=$(VENV) $(COMPILE) requirements/spark.in -o requirements/spark.txt
+	@VIRTUAL_ENV=$(VENV) $(COMPILE) requirements/flink.in -o requirements/flink.txt
 
 clean:
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/results
+	@rm -rf $(VENV) $(PEERS) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/results
