@@ -87,6 +87,34 @@ def test_an_empty_topic_makes_an_empty_table(customers, db):
     assert db.execute("SELECT count(*) FROM customers").fetchone() == (0,)
 
 
+def test_texts_are_merged_in_the_order_in_which_they_were_folded_whatever_the_collation(
+    customers, produce, db
+):
+    write(
+        customers.root,
+        f"""
+        from sqlalchemy import Text
+        from sqlalchemy.orm import Mapped, mapped_column
+
+        from migrator import Projection, minimum
+        from projections.orders import OrderPlaced
+
+
+        class All(Projection, topic="{customers.topic}", key=lambda event: 1):
+            __tablename__ = "all_customers"
+            key: Mapped[int] = mapped_column(primary_key=True)
+            least: Mapped[str] = minimum(
+                OrderPlaced, lambda e: e.customer_id, type_=Text(collation="en-x-icu")
+            )
+        """,
+        "all.py",
+    )
+    for partition, customer in enumerate("aB"):
+        produce(customers.topic, [placed(1, customer, 5)], partition=partition)
+    rebuild(customers.settings, ["all_customers"])
+    assert db.execute("SELECT least FROM all_customers").fetchone() == ("B",)
+
+
 def test_a_merge_that_a_column_does_not_hold_is_refused_and_live_stays(customers, produce, db):
     file = customers.root / "projections" / "customers.py"
     file.write_text(file.read_text().replace("type_=BigInteger, ", ""))
