@@ -41,6 +41,26 @@ CUSTOMERS = """
             self.orders += 1
             self.spent += event.total_cents
 """
+# Its keys lie in every partition: what each has folded is merged.
+REMAINDERS = """
+    from migrator import Projection, count, latest, maximum, total
+    from projections.orders import OrderPlaced
+    from sqlalchemy import BigInteger
+    from sqlalchemy.orm import Mapped, mapped_column
+
+
+    class Remainder(Projection, topic="orders", key=lambda e: e.total_cents % 997):
+        __tablename__ = "remainders"
+        ignores = ("OrderShipped", "OrderDeleted", "OrderSeen", "Tombstone")
+
+        remainder: Mapped[int] = mapped_column(primary_key=True)
+        orders: Mapped[int] = count(OrderPlaced)
+        cents: Mapped[int] = total(OrderPlaced, lambda e: e.total_cents, type_=BigInteger)
+        most: Mapped[int] = maximum(OrderPlaced, lambda e: e.total_cents)
+        customer: Mapped[str] = latest(
+            OrderPlaced, lambda e: e.customer_id, by=lambda e: e.total_cents // 5000
+        )
+"""
 TOML = """
 [projections]
 memory_mb = 16
@@ -81,6 +101,7 @@ class Rebuilds:
         """Write the project and a log with aborted transactions; rebuild once, undisturbed."""
         write(self.root, ORDERS.format(topic="orders").replace(PLACED, BREAKING))
         write(self.root, CUSTOMERS, "customers.py")
+        write(self.root, REMAINDERS, "remainders.py")
         (self.root / "migrator.toml").write_text(TOML)
         admin = AdminClient({"bootstrap.servers": self.broker.address})
         admin.create_topics([NewTopic("orders", PARTITIONS, 1)])["orders"].result(30)
@@ -185,7 +206,7 @@ class Rebuilds:
         with psycopg.connect(self.server.url) as conn:
             return [
                 conn.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()  # type: ignore[arg-type]
-                for table in ("orders", "customers")
+                for table in ("orders", "customers", "remainders")
             ] + [conn.execute(QUARANTINED).fetchall()]
 
 
