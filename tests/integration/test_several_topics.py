@@ -162,6 +162,26 @@ def test_a_missing_topic_of_two_is_named(shop, timed):
         rebuild(settings, ["balances"])
 
 
+def test_an_event_that_does_not_fold_is_left_out_of_the_merge_and_the_others_are_not(
+    shop, timed, db
+):
+    settings, orders, payments = shop()
+    timed(orders, [placed(1, 5), placed(4, 6)])
+    timed(payments, [paid(2, 1), (3, "a", event("Paid", cents=2**60)), paid(5, 2)])
+    file = settings.projections_dir / "balances.py"
+    failing = "self.owed += -event.cents if is_payment and 1 // (event.cents != 2**60) else"
+    file.write_text(
+        file.read_text().replace("self.owed += -event.cents if is_payment else", failing)
+    )
+    report = rebuild(settings, ["balances"], Options(quarantine=1))
+    assert db.execute("SELECT story FROM balances").fetchall() == [
+        (["Placed 5", "Paid 1", "Placed 6", "Paid 2"],)
+    ]
+    assert report.projections[0].quarantined == 1
+    held = db.execute("SELECT topic, event_offset FROM migrator.quarantine").fetchall()
+    assert held == [(payments, 1)]
+
+
 def test_a_merge_that_stopped_anywhere_goes_on_alike(shop, timed, brokers):
     _, orders, payments = shop()
     timed(orders, [placed(at, at) for at in (3, 1, 4, 1, 5, 9, 2)])
