@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+import psycopg
+
 from migrator.postgres.connect import Connection
 
 Shape = Mapping[str, str | None]
@@ -82,8 +84,12 @@ _FIELDS = {
 @contextmanager
 def qualified(conn: Connection) -> Iterator[None]:
     """A transaction, or a part of one, in which the server prints every name in full."""
+    inside = conn.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE
+    before = conn.execute("SELECT current_setting('search_path')").fetchone()
+    if inside and before in (("",), ('""',)):
+        yield  # readers may be waiting: no savepoint
+        return
     with conn.transaction():
-        before = conn.execute("SELECT current_setting('search_path')").fetchone()
         conn.execute("SELECT set_config('search_path', '', true)")
         yield
         conn.execute("SELECT set_config('search_path', %s, true)", before)

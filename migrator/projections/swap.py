@@ -97,6 +97,8 @@ def swap(
         tried.attempt += 1
         try:
             notes = _prepare(conn, moves)
+            if tried.attempt == 1:
+                carry.refuse_orphans(conn, moves)
             _drain(conn, moves, limit)
             swapped, later = _attempt(tried, notes)
             break
@@ -119,7 +121,6 @@ def _prepare(conn: Connection, moves: list[Move]) -> list[str]:
             refuse_attachments(conn, move.outgoing, attached.shape(conn, incoming))
             carry.prepare(conn, move.outgoing, move.incoming)
             notes += carry.added_by_hand(conn, move.outgoing, move.incoming)
-    carry.refuse_orphans(conn, moves)
     return notes
 
 
@@ -127,12 +128,13 @@ def _drain(conn: Connection, moves: list[Move], limit: float) -> None:
     """Wait for the snapshots that are older than the new tables' rows.
 
     A REPEATABLE READ transaction that first reads a table after the swap would find it half loaded.
+    An archived build's rows are old, and a swap-back, which may be urgent, waits for nobody.
 
     Raises:
         Busy: some were still there at the deadline.
     """
     query = files("migrator.postgres").joinpath("sql/older_snapshots.sql").read_bytes()
-    parameters = {"builds": [move.incoming.build for move in moves]}
+    parameters = {"builds": [move.incoming.build for move in moves if not move.undoes]}
     while older := conn.execute(query, parameters).fetchall():
         if time.monotonic() > limit:
             raise Busy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 
 import psycopg
@@ -302,6 +303,57 @@ def test_a_snapshot_older_than_the_new_rows_is_waited_for_and_named(plain, serve
             hasty.cut_over(incoming)
         reader.rollback()
         plain.cut_over(incoming)
+
+
+def test_a_swap_back_waits_for_no_snapshot(plain):
+    incoming = plain.build()
+    with psycopg.connect(plain.url) as reader:
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT count(*) FROM app.lines")
+        plain.cut_over(incoming)
+        plain.with_deadline(0.2).swap_back()
+
+
+def test_who_reads_and_writes_what_hangs_on_it_meets_no_error_while_it_is_swapped(plain):
+    done(
+        plain,
+        """ALTER TABLE app.lines REPLICA IDENTITY FULL;
+        CREATE VIEW app.v AS SELECT id, note FROM $T;
+        CREATE FUNCTION app.f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM $T; END;
+        ALTER TABLE app.lines ADD CONSTRAINT l FOREIGN KEY (order_id) REFERENCES $T (id)""",
+    )
+    plain.cut_over(plain.build())
+    stop, errors, seen = threading.Event(), [], set()
+
+    def work(*statements: str) -> None:
+        with psycopg.connect(plain.url, autocommit=True) as conn:
+            while not stop.is_set():
+                try:
+                    for statement in statements:
+                        found = conn.execute(statement.encode())
+                        if found.description:
+                            seen.add(found.fetchone())
+                except psycopg.Error as exc:
+                    errors.append(exc)
+
+    workers = [
+        threading.Thread(target=work, args=statements)
+        for statements in (
+            ("SELECT count(*) FROM app.v", "SELECT app.f()"),
+            ("INSERT INTO app.lines VALUES (1, 2)", "DELETE FROM app.lines WHERE n = 2"),
+        )
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        for _ in range(4):
+            plain.swap_back()
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()
+    assert errors == []
+    assert seen == {(500,)}
 
 
 def test_the_dry_run_of_a_swap_back_prints_every_statement(tortured):

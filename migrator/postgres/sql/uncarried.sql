@@ -77,7 +77,7 @@ WITH RECURSIVE own (classid, objid) AS (
     SELECT said, 'drop it, run the same command again, and create it anew after the cut-over'
       FROM viewed WHERE relpersistence <> 't' AND relkind NOT IN ('v', 'r')
     UNION ALL
-    SELECT format('%%s, which %%s owns', said, relowner::regrole), format('GRANT %%s TO %%I', relowner::regrole, current_user)
+    SELECT format('%%s, which %%s owns', said, relowner::regrole), format('ALTER ... OWNER TO a role whose member %%I is', current_user)
       FROM viewed, me
      WHERE relkind IN ('v', 'r', 'm') AND relpersistence <> 't' AND NOT pg_has_role(relowner, may)
     UNION ALL
@@ -91,7 +91,7 @@ WITH RECURSIVE own (classid, objid) AS (
            'name its columns one by one: RETURNS TABLE (...), or parameters of plain types'
       FROM routine WHERE refclassid = 'pg_type'::regclass OR prosqlbody IS NULL
     UNION ALL
-    SELECT format('%%s, which %%s owns', said, proowner::regrole), format('GRANT %%s TO %%I', proowner::regrole, current_user)
+    SELECT format('%%s, which %%s owns', said, proowner::regrole), format('ALTER ... OWNER TO a role whose member %%I is', current_user)
       FROM routine, me WHERE NOT pg_has_role(proowner, may)
     UNION ALL
     SELECT format('%%s, whose owner %%s may not create in its schema', said, proowner::regrole),
@@ -99,12 +99,12 @@ WITH RECURSIVE own (classid, objid) AS (
       FROM routine WHERE NOT has_schema_privilege(proowner, pronamespace, 'CREATE')
     UNION ALL
     SELECT format('publication %%I, which %%s owns', pubname, pubowner::regrole),
-           format('GRANT %%s TO %%I, or let it publish the schema', pubowner::regrole, current_user)
+           format('ALTER ... OWNER TO a role whose member %%I is, or let it publish the schema', current_user)
       FROM pg_publication_rel JOIN pg_publication p ON p.oid = prpubid
      WHERE prrelid = %(table)s AND NOT pg_has_role(pubowner, 'USAGE')
     UNION ALL
     SELECT format('foreign key %%I of table %%s, which %%s owns', conname, conrelid::regclass, relowner::regrole),
-           format('GRANT %%s TO %%I', relowner::regrole, current_user)
+           format('ALTER ... OWNER TO a role whose member %%I is', current_user)
       FROM pg_constraint JOIN pg_class c ON c.oid = conrelid
      WHERE contype = 'f' AND confrelid = %(table)s AND NOT pg_has_role(relowner, 'USAGE')
     UNION ALL
@@ -120,7 +120,7 @@ WITH RECURSIVE own (classid, objid) AS (
      WHERE k.contype = 'f' AND %(table)s IN (k.conrelid, k.confrelid) AND tgenabled <> 'O'
     UNION ALL
     SELECT format('policy %%I on %%s, which %%s owns', polname, polrelid::regclass, relowner::regrole),
-           format('GRANT %%s TO %%I', relowner::regrole, current_user)
+           format('ALTER ... OWNER TO a role whose member %%I is', current_user)
       FROM dependent d
       JOIN pg_policy p ON d.classid = 'pg_policy'::regclass AND p.oid = d.objid
       JOIN pg_class c ON c.oid = polrelid
@@ -132,7 +132,7 @@ WITH RECURSIVE own (classid, objid) AS (
       FROM live JOIN pg_statistic_ext ON stxrelid = live.oid WHERE stxnamespace <> relnamespace
     UNION ALL
     SELECT format('statistics %%s.%%I, which %%s owns', stxnamespace::regnamespace, stxname, stxowner::regrole),
-           format('GRANT %%s TO %%I', stxowner::regrole, current_user)
+           format('ALTER ... OWNER TO a role whose member %%I is', current_user)
       FROM pg_statistic_ext WHERE stxrelid = %(table)s AND NOT pg_has_role(stxowner, 'USAGE')
     UNION ALL
     SELECT format('index %%s, which is not valid', indexrelid::regclass), format('REINDEX INDEX %%s', indexrelid::regclass)
