@@ -187,7 +187,7 @@ _ONE, _OTHER = (_SAID.format(_NAMED.format(side)) for side in ("d.", "d.ref"))
 BESIDES = {
     "where": f"""SELECT c.oid::regclass, spcname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
         JOIN pg_tablespace t ON t.oid = reltablespace WHERE {_THEIRS}""",
-    "inside": f"""SELECT c.oid::regclass, c.relkind, c.reloptions, c.relhasrules, c.relispopulated,
+    "inside": f"""SELECT c.oid::regclass, c.relkind, c.reloptions, c.relispopulated,
         (SELECT array_agg(said ORDER BY said) FROM aclexplode(c.relacl) AS a (one, other, what, given),
                 LATERAL (SELECT concat(one::regrole, '>', other::regrole, what, given) AS said) AS s)
         FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE {_THEIRS}""",
