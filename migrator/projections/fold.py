@@ -41,6 +41,7 @@ class Unfoldable(Exception):
 
 
 RawKey = bytes | str | None
+_RAW = (bytes, str, type(None))
 MakeMeta = Callable[[Any, RawKey, Any], Meta]
 BatchFold = Callable[[Sequence[RawKey], Sequence[Any], Sequence[Any]], None]
 Hold = Callable[[Any, str, Exception], None]
@@ -60,6 +61,7 @@ class Fold:
         self.fetch: Callable[[Iterable[Hashable]], None] | None = None
         self.takes_meta = any(handler.takes_meta for handler in definition.handlers.values())
         self._new = row_class(definition)
+        self._is_text = definition.key is None and definition.parse_key is str
         self._restore = [_restorer(type_) for _, type_ in definition.columns]
 
     def compiled(self, kinds: Mapping[str, type], meta: MakeMeta) -> BatchFold:
@@ -189,7 +191,10 @@ class Fold:
         return lambda _event, raw: self._parsed(raw)
 
     def _row(self, key: Hashable) -> Any:
-        if self.definition.key is None and isinstance(key, bytes | str | None):
+        # Asked in this order since it is so for nearly every new row.
+        if key.__class__ is bytes and self._is_text:
+            return self._new(key.decode())
+        if self.definition.key is None and isinstance(key, _RAW):
             return self._new(self._parsed(key))
         return self._new(key)
 
