@@ -8,7 +8,7 @@ export UV_NO_PROGRESS := 1
 # Where it is set, every command would compile all its imports anew: a second instead of a third of one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check lint types layers format bench bench-lint bench-locks bench-memory bench-peers bench-up chaos registry lock clean help
+.PHONY: demo test check lint types layers format bench bench-lint bench-locks bench-memory bench-peers bench-up chaos ray registry lock clean help
 
 help:
 	@echo "make demo    set everything up and run the main job with real data"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench-peers  measure rebuilds against Spark and Flink, in one run"
 	@echo "make bench-up  measure up against plain alembic, in one run"
 	@echo "make chaos   kill runs at random moments, and look"
+	@echo "make ray     rebuild on a Ray cluster of several nodes, and kill one"
 	@echo "make registry  run what needs a real Schema Registry, which is 159 MB to download"
 	@echo "make lock    renew requirements/*.txt after a change of pyproject.toml"
 	@echo "make clean   remove what the above made in this folder"
@@ -68,6 +69,9 @@ bench-up: $(VENV)/dev.stamp
 chaos: $(VENV)/dev.stamp
 	@$(BIN)/pytest -m chaos $(ARGS)
 
+ray: $(VENV)/ray.stamp
+	@$(BIN)/pytest -m ray $(ARGS)
+
 registry: $(VENV)/dev.stamp
 	@$(BIN)/pytest -m registry $(ARGS)
 
@@ -97,6 +101,10 @@ $(PEERS)/%.stamp: requirements/%.txt $(VENV)/uv.stamp
 	@VIRTUAL_ENV=$(PEERS)/$* $(UV) install --quiet --require-hashes -r $<
 	@touch $@
 
+$(VENV)/ray.stamp: $(VENV)/dev.stamp requirements/ray.txt
+	@VIRTUAL_ENV=$(VENV) $(UV) install --quiet --require-hashes -r requirements/ray.txt
+	@touch $@
+
 COMPILE = $(UV) compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
   --no-header --no-emit-index-url --no-emit-find-links
 
@@ -105,6 +113,8 @@ lock: $(VENV)/uv.stamp
 	@VIRTUAL_ENV=$(VENV) $(COMPILE) --extra sandbox pyproject.toml requirements/build.in -o requirements/demo.txt
 	@VIRTUAL_ENV=$(VENV) $(COMPILE) --extra sandbox --extra docker --group dev pyproject.toml requirements/build.in \
 	  -c requirements/demo.txt -o requirements/dev.txt
+	@VIRTUAL_ENV=$(VENV) $(COMPILE) --extra ray pyproject.toml \
+	  -c requirements/dev.txt -o requirements/ray.txt
 	@VIRTUAL_ENV=$(VENV) $(COMPILE) requirements/spark.in -o requirements/spark.txt
 	@VIRTUAL_ENV=$(VENV) $(COMPILE) requirements/flink.in -o requirements/flink.txt
 

@@ -4,6 +4,8 @@
     ├── UsageError             exit 2   the command line names something that does not exist
     │   └── SettingsError               settings are missing or malformed, all of them at once
     ├── Refused                exit 3   a safety rule forbids it; the message names the way on
+    ├── WorkerLost             exit 1   a worker ended without a word; what it committed is kept
+    ├── Overtaken              exit 1   another worker has done what this one was about to do
     ├── Busy                   exit 4   somebody else holds what we need, or a deadline passed
     └── CannotConnect          exit 5   PostgreSQL or Kafka does not answer or does not let us in
 
@@ -96,6 +98,14 @@ class Refused(MigratorError):
 class Busy(MigratorError):
     exit_code = 4
     code = "busy"
+
+
+class WorkerLost(MigratorError):
+    code = "worker-lost"
+
+
+class Overtaken(MigratorError):
+    code = "overtaken"
 
 
 class CannotConnect(MigratorError):

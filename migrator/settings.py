@@ -111,6 +111,7 @@ class Release(_Section):
 
 class Projections(_Section):
     directory: Path = Path("projections")
+    executor: Literal["local", "ray"] = "local"
     schema_: str = Field("public", alias="schema")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     memory_mb: int = Field(1024, ge=16)
@@ -119,6 +120,26 @@ class Projections(_Section):
     hanging_transaction_s: float = Field(5, ge=0)
     swap_lock_timeout_ms: int = Field(100, ge=1)
     swap_deadline_s: float = Field(30, gt=0)
+
+
+def _without_our_own(value: dict[str, Any]) -> dict[str, Any]:
+    if "working_dir" in value:
+        raise ValueError("working_dir is migrator's own: include names what projections import")
+    return value
+
+
+class Ray(_Section):
+    """The Ray cluster that replays, where `[projections] executor` is ray."""
+
+    address: str | None = Field(None, min_length=1)
+    cpus_per_worker: float = Field(1, gt=0)
+    memory_mb_per_worker: int | None = Field(None, ge=1)
+    include: list[Path] = Field(default_factory=list)
+    runtime_env: Annotated[dict[str, Any], AfterValidator(_without_our_own)] = Field(
+        default_factory=dict, repr=False
+    )
+    retries: int = Field(3, ge=0)
+    wait_s: float = Field(600, gt=0)
 
 
 def _property_names(value: Any) -> Any:
@@ -207,6 +228,7 @@ class Settings(BaseSettings):
     migrations: Migrations = Migrations()
     release: Release = Release()
     projections: Projections = Projections()
+    ray: Ray = Ray()
     topics: dict[str, Topic] = Field(default_factory=dict)
     root: Path = Field(
         default_factory=Path.cwd, description="the folder that paths are relative to"
@@ -423,6 +445,7 @@ def _names(section: list[str]) -> list[str]:
         "migrations": Migrations,
         "release": Release,
         "projections": Projections,
+        "ray": Ray,
         "topics": Topic,
     }
     model = sections.get(section[0], Settings) if section else Settings

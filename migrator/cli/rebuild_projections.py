@@ -51,6 +51,11 @@ if TYPE_CHECKING:
     metavar="N",
     help="Put up to N events that cannot be folded aside, with their bytes.  [default: stop at one]",
 )
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    help="Where the workers run: this machine, or the Ray cluster of [ray].",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan with its SQL and change nothing.")
 @pass_app
 def command(
@@ -63,6 +68,7 @@ def command(
     allow: tuple[str, ...],
     max_mb_per_s: float | None,
     quarantine: int,
+    executor: str | None,
     dry_run: bool,
 ) -> None:
     """Replay topics into fresh tables, check them, and make them live at one instant.
@@ -73,7 +79,9 @@ def command(
 
     Interrupted, even by kill -9, the same command goes on where it stopped.
     """
-    if not dry_run:
+    if executor is not None:
+        app.overrides["projections"] = {"executor": executor}
+    if not dry_run and executor != "ray":
         from migrator.executors import local
 
         local.warm_up("migrator.projections.replay")

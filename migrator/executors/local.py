@@ -10,18 +10,15 @@ import multiprocessing
 import os
 import signal
 import threading
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
-from typing import Any, TypeVar
+from typing import Any
 
-from migrator.errors import MigratorError
-
-Task = TypeVar("Task")
-Report = Callable[[Any], None]
+from migrator.errors import MigratorError, WorkerLost
+from migrator.executors.executor import Function, Renew, Report, Task, failure
 
 GRACE_S = 5.0
 
@@ -52,8 +49,15 @@ def _context(module: str) -> ForkServerContext:
     return context
 
 
-def run(function: Callable[[Task, Report], None], tasks: Sequence[Task], on_report: Report) -> None:
-    """Call `function(task, report)` once a task, all at once; `on_report` hears every report.
+def run(
+    function: Function[Task],
+    tasks: Sequence[Task],
+    on_report: Report,
+    renew: Renew[Task],  # noqa: ARG001 - see below
+) -> None:
+    """As `Executor.run`, on this machine.
+
+    A lost worker is not tried again: it was most often out of memory, and would be again.
 
     Raises:
         MigratorError: the first error of any worker, or that one was lost; the others are ended.
@@ -93,11 +97,11 @@ def _listen(
                 on_report(said)
 
 
-def _lost(worker: multiprocessing.process.BaseProcess) -> MigratorError:
+def _lost(worker: multiprocessing.process.BaseProcess) -> WorkerLost:
     worker.join(GRACE_S)
     code = worker.exitcode
     how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
-    return MigratorError(
+    return WorkerLost(
         f"a worker process ended {how}",
         expected="it to finish; signal 9 is often the system's, out of memory",
         next_step="run the same command again: it goes on from what is committed",
@@ -114,21 +118,12 @@ def _end(workers: list[multiprocessing.process.BaseProcess]) -> None:
             worker.join()
 
 
-def _work(function: Callable[[Any, Report], None], task: Any, pipe: Connection) -> None:
+def _work(function: Function[Any], task: Any, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     _die_with_parent()
-    try:
-        function(task, pipe.send)
-    except MigratorError as exc:
-        pipe.send(_Failure(exc))
-    except Exception as exc:  # noqa: BLE001 - a worker's bug must reach the parent, whatever it is
-        error = MigratorError(
-            f"a worker failed: {type(exc).__name__}: {exc}", traceback=traceback.format_exc()
-        )
-        pipe.send(_Failure(error))
-    else:
-        pipe.send(_Done())
+    error = failure(function, task, pipe.send)
+    pipe.send(_Done() if error is None else _Failure(error))
 
 
 def _die_with_parent() -> None:

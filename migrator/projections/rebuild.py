@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from psycopg import sql
 
 from migrator.errors import MigratorError, Refused
-from migrator.executors import local
+from migrator.executors import executor
 from migrator.kafka import topics
 from migrator.kafka.log import Limits, Part
 from migrator.kafka.topics import TopicRange
@@ -120,6 +120,7 @@ def rebuild(
         Refused: a safety rule or a check forbids it; the message names the flag, if there is one.
         Busy: another rebuild of the same projection is running, or the swap found no quiet moment.
     """
+    executor.chosen(settings)  # before anything is written
     chosen = registry.choose(registry.load(settings.projections_dir), tuple(names))
     clock = _Clock(listener)
     with ExitStack() as stack:
@@ -233,7 +234,9 @@ def _replay(
         tasks = _tasks(settings, conn, pending, options)
         if tasks:
             reporter = Reporter(conn, tasks, clock.listener)
-            local.run(replay, tasks, reporter.heard)
+            executor.chosen(settings).run(
+                replay, tasks, reporter.heard, lambda task: _left_of(conn, pending, task)
+            )
             reporter.forget()
         for topic in read:
             _still_the_same(settings, topic)
@@ -266,13 +269,7 @@ def _still_the_same(settings: Settings, topic: TopicRange) -> None:
 
 def _tasks(settings: Settings, conn: Connection, work: list[_Work], options: Options) -> list[Task]:
     """Deal whole partitions out to workers, the largest first."""
-    targets: dict[Part, list[Target]] = {}
-    for each in work:
-        target = Target(
-            each.build.build, each.build.schema, each.registered.name, each.registered.hash
-        )
-        for part in _left(conn, each):
-            targets.setdefault(part, []).append(target)
+    targets = _targets(conn, work)
     hands: list[list[Part]] = [[] for _ in range(settings.projections.workers)]
     for part in sorted(targets, key=_events, reverse=True):
         min(hands, key=lambda hand: sum(map(_events, hand))).append(part)
@@ -282,7 +279,7 @@ def _tasks(settings: Settings, conn: Connection, work: list[_Work], options: Opt
             settings=settings,
             directory=settings.projections_dir,
             topics={topic.name: topic.id for topic in work[0].topics},
-            targets={part: tuple(targets[part]) for part in hand},
+            targets={part: targets[part] for part in hand},
             memory_bytes=_memory(settings, len(hands)),
             limits=_limits(settings, options, len(hands)),
             quarantine=options.quarantine,
@@ -293,6 +290,25 @@ def _tasks(settings: Settings, conn: Connection, work: list[_Work], options: Opt
 
 def _events(part: Part) -> int:
     return sum(each.end - each.start for each in part)
+
+
+def _targets(conn: Connection, work: list[_Work]) -> dict[Part, tuple[Target, ...]]:
+    """What is still to be read, and the builds that each stretch is folded into."""
+    targets: dict[Part, tuple[Target, ...]] = {}
+    for each in work:
+        target = Target(
+            each.build.build, each.build.schema, each.registered.name, each.registered.hash
+        )
+        for part in _left(conn, each):
+            targets[part] = (*targets.get(part, ()), target)
+    return targets
+
+
+def _left_of(conn: Connection, work: list[_Work], task: Task) -> Task | None:
+    """What a worker has left of its task, from the committed positions on; None if nothing."""
+    partitions = {part[0].partition for part in task.targets}
+    left = {p: t for p, t in _targets(conn, work).items() if p[0].partition in partitions}
+    return replace(task, targets=left) if left else None
 
 
 def _memory(settings: Settings, workers: int) -> int:

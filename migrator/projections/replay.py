@@ -14,6 +14,7 @@ from pathlib import Path
 from confluent_kafka import Message
 
 from migrator.errors import UsageError
+from migrator.executors.places import here
 from migrator.kafka.client import quiet
 from migrator.kafka.log import Limits, Part, Slice, read_together
 from migrator.postgres.connect import Connection, connect
@@ -156,7 +157,7 @@ def _without_collector() -> Iterator[None]:
 
 
 def _definitions(task: Task) -> dict[str, Definition]:
-    known = registry.load(task.directory)
+    known = registry.load(here(task.directory))
     targets = {target for each in task.targets.values() for target in each}
     for target in targets:
         if known[target.projection].hash != target.definition_hash:

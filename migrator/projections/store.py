@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from migrator.errors import MigratorError, Refused
+from migrator.errors import Overtaken, Refused
 from migrator.kafka.log import Part, Slice
 from migrator.postgres.connect import Connection
 from migrator.projections import quarantine
@@ -64,7 +64,7 @@ class PartitionStore:
 
         Raises:
             Refused: PostgreSQL does not take a row; nothing is written.
-            MigratorError: another worker has moved the position.
+            Overtaken: another worker has moved, or holds, the position.
         """
         next_offsets = {**self._next_offsets, **self._partition.reached}
         expected = sum(part.end - next_offsets[topic] for topic, part in self._parts.items())
@@ -143,7 +143,7 @@ class PartitionStore:
             },
         )
         if moved.rowcount != 1:
-            raise MigratorError(
+            raise Overtaken(
                 f"another worker has moved the position of partition {self._number} "
                 f"in build {target.build}",
                 expected=f"next_offset {self._next_offsets[topic]}, as this one left it",
@@ -156,6 +156,12 @@ class PartitionStore:
         number = self._number
         try:
             yield
+        except psycopg.errors.LockNotAvailable as exc:
+            raise Overtaken(
+                f"another session holds the position of partition {number}",
+                expected="one worker a partition; one that was given up may still be running",
+                next_step="run the same command again: it goes on from what is committed",
+            ) from exc
         except psycopg.DataError as exc:
             raise Refused(
                 f"PostgreSQL does not take a row of partition {number}: "
