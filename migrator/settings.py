@@ -128,10 +128,16 @@ def _without_our_own(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _of_a_node(value: str) -> str:
+    if value.startswith("ray://"):
+        raise ValueError("expected host:port: migrator runs on a node, not behind Ray's proxy")
+    return value
+
+
 class Ray(_Section):
     """The Ray cluster that replays, where `[projections] executor` is ray."""
 
-    address: str | None = Field(None, min_length=1)
+    address: Annotated[str, AfterValidator(_of_a_node)] | None = Field(None, min_length=1)
     cpus_per_worker: float = Field(1, gt=0)
     memory_mb_per_worker: int | None = Field(None, ge=1)
     include: list[Path] = Field(default_factory=list)

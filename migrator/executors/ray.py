@@ -36,6 +36,7 @@ from migrator.settings import Ray
 TAKE_EVERY_S = 0.2
 GRACE_S = 5.0
 PROBE_S = 5.0
+WAIT_UNTOLD_S = 10.0
 AGAIN = "run the same command again: it goes on from what is committed"
 
 
@@ -121,20 +122,24 @@ def _connected(ray: Any, settings: Ray, folder: Path) -> Iterator[None]:
             )
         except ConnectionError as exc:
             raise _unreachable(address, exc) from exc
-        except (RuntimeError, ValueError) as exc:
+        except (RuntimeError, ValueError, ray.exceptions.RayError) as exc:
             raise UsageError(
                 f"Ray does not let us in at {address}: {_first_line(exc)}",
                 expected="the cluster's own versions of Ray and Python, and a valid [ray] runtime_env",
             ) from exc
         try:
             yield
+        except ray.exceptions.RayError as exc:
+            raise WorkerLost(
+                f"the Ray cluster was lost: {_first_line(exc)}", next_step=AGAIN
+            ) from exc
         finally:
             ray.shutdown()
 
 
 def _probe(address: str) -> None:
     """Ask whether anything listens there: Ray itself would wait for many minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     if host and port.isdigit():
         try:
             socket.create_connection((host, int(port)), timeout=PROBE_S).close()
@@ -211,6 +216,7 @@ class _Run(Generic[Task]):
         self._running: dict[Any, _Running[Task]] = {}
         self._numbers = 0
         self._idle_since = time.monotonic()
+        self._is_wait_told = False
         self._folders: Mapping[Path, str] = {}
 
     def finish(self, tasks: Sequence[Task], folders: Mapping[Path, str]) -> None:
@@ -292,18 +298,25 @@ class _Run(Generic[Task]):
         return error
 
     def _watch(self, began: set[int]) -> None:
-        """Give up where the cluster has had no room for any worker for too long."""
+        """Say where the cluster has no room for any worker, and give up where that lasts too long."""
         now = time.monotonic()
         if not self._running or any(each.number in began for each in self._running.values()):
-            self._idle_since = now
-        elif now - self._idle_since > self._settings.wait_s:
-            needed = {name: self._options[name] for name in ("num_cpus", "memory")}
+            self._idle_since, self._is_wait_told = now, False
+            return
+        waited = now - self._idle_since
+        if waited > self._settings.wait_s:
             raise Busy(
                 f"no worker has begun for {self._settings.wait_s:g} s: the cluster has no room",
-                expected=f"a node with {needed['num_cpus']:g} CPUs and {needed['memory']:,} bytes of "
-                f"memory free; free in all: {self._ray.available_resources()}",
+                expected=f"{self._needed()}; free in all: {self._ray.available_resources()}",
                 next_step="add a node, or lower cpus_per_worker and memory_mb_per_worker in [ray]",
             )
+        if waited > WAIT_UNTOLD_S and not self._is_wait_told:
+            self._is_wait_told = True
+            logger().warning("waiting for room on the Ray cluster", needed=self._needed())
+
+    def _needed(self) -> str:
+        cpus, memory = self._options["num_cpus"], self._options["memory"]
+        return f"a node with {cpus:g} CPUs and {memory:,} bytes of memory free"
 
 
 def _first_line(exc: BaseException) -> str:

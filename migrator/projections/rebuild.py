@@ -407,6 +407,7 @@ def plan(
 
     What the preflight refuses is in its answer, and not raised.
     """
+    executor.chosen(settings)
     chosen = registry.choose(registry.load(settings.projections_dir), tuple(names))
     with connect(settings, "plan") as conn:
         conn.read_only = True

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-PASSWORD = "s3cret-that-nobody-may-see"
+PASSWORD = uuid.uuid4().hex
 MB = 1_000_000
 
 # A worker waits in its commit for as long as the row is there.

@@ -10,13 +10,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Mapped, mapped_column
 
 from migrator import Event, Projection, on
-from migrator.errors import MigratorError, Refused
+from migrator.errors import Overtaken, Refused
 from migrator.kafka.log import Slice
 from migrator.kafka.topics import PartitionRange, TopicRange
 from migrator.postgres import ledger
@@ -242,11 +243,25 @@ def test_a_worker_whose_position_another_has_moved_writes_nothing(autocommit):
     for each in (fold, other_fold):
         each.apply([Record(0, "a", Added(amount=1, owner="x"))])
     store.spill()
-    with pytest.raises(MigratorError, match="another worker has moved the position of partition 0"):
+    with pytest.raises(Overtaken, match="another worker has moved the position of partition 0"):
         other_store.spill()
     assert autocommit.execute(
         f"SELECT count(*) FROM {target.schema}.migrator_spill_0"
     ).fetchone() == (1,)
+
+
+def test_a_worker_whose_position_another_session_holds_gives_way(autocommit, database_url):
+    (target,) = begun(autocommit, [Account], 1)
+    _, fold, store = started(autocommit, [Account], [target], 1)
+    fold.apply([Record(0, "a", Added(amount=1, owner="x"))])
+    autocommit.execute("SET lock_timeout = '1ms'")
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM migrator.position FOR UPDATE")
+        with pytest.raises(Overtaken, match="another session holds the position of partition 0"):
+            store.finish()
+    autocommit.execute("RESET lock_timeout")
+    store.finish()
+    assert builds.positions(autocommit, target.build)[0].lag == 0
 
 
 def test_a_row_that_the_table_does_not_take_is_refused_in_a_spill_too(autocommit):

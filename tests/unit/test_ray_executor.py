@@ -36,6 +36,12 @@ def test_a_working_dir_of_ones_own_is_told_from_include(tmp_path, monkeypatch):
         load(overrides={"ray": {"runtime_env": {"working_dir": "."}}})
 
 
+def test_rays_proxy_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match="not behind Ray's proxy"):
+        load(overrides={"ray": {"address": "ray://head:10001"}})
+
+
 def test_nothing_but_what_projections_import_is_sent(tmp_path):
     for name in (
         "projections/orders.py",
