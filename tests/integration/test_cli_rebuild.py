@@ -14,7 +14,9 @@ def test_the_result_is_told_on_stdout_and_the_steps_on_stderr(cli, project, prod
     assert "orders: build 1, 3 rows from 3 events" in first.stdout
     assert "passed: totals are positive (no row)" in first.stdout
     assert "kept for rollback" not in first.stdout
-    steps = list(dict.fromkeys(line.partition(":")[0] for line in first.stderr.splitlines()))
+    # A replay of more than five seconds, on a busy machine, tells of each partition, too.
+    told = [line for line in first.stderr.splitlines() if not line.startswith(" ")]
+    steps = list(dict.fromkeys(line.partition(":")[0] for line in told))
     assert steps == ["preflight", "prepare", "replay", "load", "verify", "cut-over"]
     assert "kept for rollback: build 1" in cli("rebuild-projections", "--all").stdout
 
