@@ -219,6 +219,11 @@ class PartitionFold:
 
         return hold
 
+    def forget(self) -> None:
+        """Drop all rows: what folds them refers to itself, and the collector is off."""
+        for fold in self.folds:
+            fold.rows.clear()
+
     @property
     def rows(self) -> int:
         """How many rows are in memory, of all folds together."""

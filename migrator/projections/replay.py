@@ -119,6 +119,8 @@ class _Worker:
             return store.left
         except Full as exc:
             raise quarantine.too_many(exc.stopped, limit, exc.before) from exc.stopped.__cause__
+        finally:
+            fold.forget()
         return None
 
     def _fold(
