@@ -25,6 +25,7 @@ from migrator.projections.events import EventClass, upcasters_of
 from migrator.source import source_hash
 
 Named = dict[str, list[ast.stmt]]
+INSTALLED = {"site-packages", "dist-packages"}
 
 
 def definition_hash(cls: type, root: Path) -> str:
@@ -137,7 +138,10 @@ class _Closure:
 
     def _is_ours(self, module: ModuleType) -> bool:
         file = getattr(module, "__file__", None)
-        return file is not None and Path(file).resolve().is_relative_to(self.root)
+        if file is None or not (path := Path(file).resolve()).is_relative_to(self.root):
+            return False
+        # A virtual environment may lie in the project's own folder.
+        return not INSTALLED & set(path.relative_to(self.root).parts)
 
     def _named(self, module: ModuleType) -> Named:
         if module.__name__ not in self.modules:

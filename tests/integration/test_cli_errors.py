@@ -180,7 +180,8 @@ def test_verbose_tells_each_step_on_stderr(cli, project, produce):
     produce(project.topic, [placed(1)])
     result = cli("-v", "--log-format", "json", "rebuild-projections", "--all")
     steps = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
-    assert [s["step"] for s in steps if s["event"] == "step ended"] == [
+    ended = dict.fromkeys(s["step"] for s in steps if s["event"] == "step ended")
+    assert list(ended) == [
         "preflight",
         "prepare",
         "replay",

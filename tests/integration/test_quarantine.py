@@ -15,9 +15,9 @@ import psycopg
 import pytest
 
 from migrator.errors import MigratorError
+from migrator.executors import local
 from migrator.kafka import log
 from migrator.projections import quarantine
-from migrator.projections import rebuild as rebuilding
 from migrator.projections.abort import abort
 from migrator.projections.poison import Poison
 from migrator.projections.rebuild import Options, rebuild
@@ -168,7 +168,7 @@ def test_behind_a_spill_the_partition_is_folded_again_from_it_alone(
     monkeypatch.setattr(log, "BATCH", 10)
     reports = []
 
-    def inline(function, tasks, listener):
+    def inline(function, tasks, listener, renew):
         def hear(said):
             reports.append(said)
             listener(said)
@@ -176,7 +176,7 @@ def test_behind_a_spill_the_partition_is_folded_again_from_it_alone(
         for task in tasks:
             function(replace(task, memory_bytes=1), hear)
 
-    monkeypatch.setattr(rebuilding.local, "run", inline)
+    monkeypatch.setattr(local, "run", inline)
     records = [placed(n, total=n % 40 or 1) for n in range(100)]
     produce(breaking.topic, records + records, partition=0)
     rebuild(breaking.settings, ["orders"], ALLOWED)

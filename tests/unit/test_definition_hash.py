@@ -137,6 +137,22 @@ def test_a_file_that_does_not_import_is_named_with_its_line(tmp_path, source, sa
     assert said in caught.value.found
 
 
+def test_what_is_installed_in_the_projects_own_folder_does_not_count(tmp_path, monkeypatch, hashes):
+    installed = tmp_path / ".venv" / "lib" / "site-packages"
+    installed.mkdir(parents=True)
+    monkeypatch.syspath_prepend(installed)
+    (installed / "rounding_of_others.py").write_text("def capped(total): return total\n")
+    use = (
+        "orders.py",
+        "def capped(total: int) -> int:",
+        "from rounding_of_others import capped\ndef c():",
+    )
+    before = hashes(*use)
+    (installed / "rounding_of_others.py").write_text("def capped(total): return total + 1\n")
+    sys.modules.pop("rounding_of_others")
+    assert hashes(*use) == before
+
+
 def test_two_projections_of_one_table_are_refused(hashes):
     with pytest.raises(UsageError, match="share the table orders"):
         hashes("orders.py", '"others"', '"orders"')
