@@ -196,21 +196,10 @@ def _plan_text(planned: list[Planned]) -> str:
 
 
 def _document(report: Report) -> dict[str, Any]:
-    swapped = report.swapped
     return {
         "run": str(report.run),
         "projections": [asdict(p) for p in report.projections],
-        "cut_over": None
-        if swapped is None
-        else {
-            "held_ms": round(swapped.held_ms, 1),
-            "stall_ms": round(swapped.stall_ms, 1),
-            "attempts": swapped.attempts,
-            "live": [m.incoming.build for m in swapped.moves],
-            "archived": [m.outgoing.build for m in swapped.moves if m.outgoing],
-            "unvalidated": [asdict(u) for u in swapped.unvalidated],
-            "notes": list(swapped.notes),
-        },
+        "cut_over": swaps.document(report.swapped) if report.swapped else None,
         "seconds": report.seconds,
     }
 
@@ -230,11 +219,8 @@ def _text(report: Report) -> str:
         if each.lag_events:
             lines.append(f"  {each.lag_events:,} events have come since; a rebuild takes them in")
     if report.swapped is None:
-        return "\n".join([*lines, "Not cut over: run the same command without --no-cut-over."])
-    archived = [str(m.outgoing.build) for m in report.swapped.moves if m.outgoing]
-    kept = f"; kept for rollback: build {', '.join(archived)}" if archived else ""
-    tries = f" in {report.swapped.attempts} attempts" if report.swapped.attempts > 1 else ""
-    lines.append(f"Live now{tries}; {swaps.told(report.swapped)}{kept}.")
-    lines += swaps.notes(report.swapped)
+        numbers = " ".join(str(each.build) for each in report.projections)
+        return "\n".join([*lines, f"Not cut over; to make it live: migrator cut-over {numbers}"])
+    lines += swaps.text(report.swapped)
     took = ", ".join(f"{step} {s:.1f} s" for step, s in report.seconds.items() if s >= 0.05)
     return "\n".join([*lines, f"It took: {took}."])

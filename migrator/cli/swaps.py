@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from migrator.projections.swap import Swapped
@@ -23,3 +24,24 @@ def notes(swapped: Swapped) -> list[str]:
         f"{failed.statement}"
         for failed in swapped.unvalidated
     ]
+
+
+def text(swapped: Swapped) -> list[str]:
+    """What a cut-over did, from its first line on."""
+    archived = [str(m.outgoing.build) for m in swapped.moves if m.outgoing]
+    kept = f"; kept for rollback: build {', '.join(archived)}" if archived else ""
+    tries = f" in {swapped.attempts} attempts" if swapped.attempts > 1 else ""
+    return [f"Live now{tries}; {told(swapped)}{kept}.", *notes(swapped)]
+
+
+def document(swapped: Swapped) -> dict[str, Any]:
+    """The same for a program."""
+    return {
+        "held_ms": round(swapped.held_ms, 1),
+        "stall_ms": round(swapped.stall_ms, 1),
+        "attempts": swapped.attempts,
+        "live": [m.incoming.build for m in swapped.moves],
+        "archived": [m.outgoing.build for m in swapped.moves if m.outgoing],
+        "unvalidated": [asdict(u) for u in swapped.unvalidated],
+        "notes": list(swapped.notes),
+    }

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from migrator.errors import Refused, UsageError
 from migrator.postgres import ledger
 from migrator.postgres.connect import Connection, connect
-from migrator.postgres.locks import deployer_lock
 from migrator.projections import build as builds
 from migrator.projections.build import Build
+from migrator.projections.turn import turn
 
 if TYPE_CHECKING:
     from migrator.settings import Settings
@@ -48,7 +48,7 @@ def abort(settings: Settings, number: int) -> Aborted:
     """
     with connect(settings, "abort") as conn:
         projection = _found(conn, number).projection
-    with deployer_lock(settings, f"rebuild {projection}", deadline_s=0):
+    with turn(settings, [projection]):
         with connect(settings, "abort") as conn:
             build = _found(conn, number)
             planned = _planned(conn, build)

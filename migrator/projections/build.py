@@ -422,14 +422,17 @@ def drop(conn: Connection, build: Build, state: State) -> None:
     with conn.transaction():
         current = lock(conn, build.build, *UNFINISHED, "failed", "archived")
         conn.execute(drop_statement(build))
-        for table in ("position", "progress", "quarantine"):
-            conn.execute(
-                sql.SQL("DELETE FROM {} WHERE build = %s").format(
-                    sql.Identifier("migrator", table)
-                ),
-                (build.build,),
-            )
-        save(conn, current, state)
+        forget(conn, current, state)
+
+
+def forget(conn: Connection, build: Build, state: State) -> None:
+    """Delete what is kept of a build beside its row, in the transaction that drops its tables."""
+    for table in ("position", "progress", "quarantine"):
+        conn.execute(
+            sql.SQL("DELETE FROM {} WHERE build = %s").format(sql.Identifier("migrator", table)),
+            (build.build,),
+        )
+    save(conn, build, state)
 
 
 def drop_statement(build: Build) -> sql.Composed:

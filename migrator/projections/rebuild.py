@@ -22,7 +22,6 @@ from migrator.kafka.topics import TopicRange
 from migrator.logs import logger
 from migrator.postgres import catalog, ledger
 from migrator.postgres.connect import Connection, connect
-from migrator.postgres.locks import deployer_lock
 from migrator.projections import build as builds
 from migrator.projections import carry, checks, quarantine, registry, shadow, swap, swap_sql
 from migrator.projections.build import Build
@@ -34,6 +33,7 @@ from migrator.projections.registry import Registered
 from migrator.projections.replay import Progress, Task, replay
 from migrator.projections.reporter import Reporter
 from migrator.projections.store import Target
+from migrator.projections.turn import turn
 
 if TYPE_CHECKING:
     from migrator.settings import Settings
@@ -131,7 +131,7 @@ def rebuild(
             _tell(listener, seen)
             seen.refuse()
         ranges, allowed = seen.topics, seen.allowed
-        stack.enter_context(_locks(settings, chosen))
+        stack.enter_context(turn(settings, (r.name for r in chosen)))
         with clock.step("prepare", "making the shadow tables"):
             work = [_prepare(conn, settings, r, ranges, options, allowed) for r in chosen]
         for names_of_topics in dict.fromkeys(r.definition.topics for r in chosen):
@@ -168,15 +168,6 @@ def _tell(listener: Listener, seen: Preflight) -> None:
     for each in seen.findings:
         if each.verdict != "refused":
             listener(Step(each.verdict, each.found))
-
-
-@contextmanager
-def _locks(settings: Settings, chosen: Sequence[Registered]) -> Iterator[None]:
-    """One rebuild of a projection at a time; in one order, so that two commands cannot deadlock."""
-    with ExitStack() as stack:
-        for name in sorted(r.name for r in chosen):
-            stack.enter_context(deployer_lock(settings, f"rebuild {name}", deadline_s=0))
-        yield
 
 
 def _prepare(
