@@ -4,6 +4,8 @@
     ├── UsageError             exit 2   the command line names something that does not exist
     │   └── SettingsError               settings are missing or malformed, all of them at once
     ├── Refused                exit 3   a safety rule forbids it; the message names the way on
+    │   ├── Fenced                      another definition is live than this projector's
+    │   └── RowRefused                  the table does not take a row that an event has made
     ├── WorkerLost             exit 1   a worker ended without a word; what it committed is kept
     ├── Overtaken              exit 1   another worker has done what this one was about to do
     ├── Busy                   exit 4   somebody else holds what we need, or a deadline passed
@@ -93,6 +95,14 @@ class SettingsError(UsageError):
 class Refused(MigratorError):
     exit_code = 3
     code = "refused"
+
+
+class Fenced(Refused):
+    code = "fenced"
+
+
+class RowRefused(Refused):
+    code = "row-refused"
 
 
 class Busy(MigratorError):

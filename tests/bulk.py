@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from sqlalchemy.pool import StaticPool
 from migrator.kafka.log import _merged
 from migrator.postgres.connect import Connection
 from migrator.projections import build as builds
+from migrator.projections.apply import Applier
 from migrator.projections.build import Build
 from migrator.projections.partition import PartitionFold
 from migrator.projections.registry import Registered
 from migrator.projections.store import PartitionStore, Target
+from migrator.projections.writers import Advance
 from migrator.settings import Topic
 from tests.drawn import Case, Record, described
 from tests.one_by_one import Live
@@ -30,7 +34,7 @@ BATCH = 4
 
 
 def compare(db: Connection, drawn: SearchStrategy[Case], how: settings) -> None:
-    """Hold three ways of folding against each other: at once, in pieces, and event by event."""
+    """Hold four ways of folding against each other: at once, in pieces, followed, one by one."""
     checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
     @settings(how, deadline=None, suppress_health_check=checks)
@@ -41,15 +45,19 @@ def compare(db: Connection, drawn: SearchStrategy[Case], how: settings) -> None:
         clean = bulk(db, case.without_fates())
         assert bulk(db, case, seed) == clean
         assert one_by_one(db, case, seed) == clean
+        assert followed(db, case, seed) == clean
 
     check()
 
 
-def bulk(db: Connection, case: Case, seed: int = 0) -> list[list[Any]]:
-    """Rebuild all the case's projections in one pass; returns the rows of each."""
+def bulk(
+    db: Connection, case: Case, seed: int = 0, *, made: list[Build] | None = None
+) -> list[list[Any]]:
+    """Rebuild all the case's projections in one pass; returns the rows of each, and what it `made`."""
     ranges = case.log.ranges()
     registered = [Registered(p.__definition__, "hash", Path("p.py")) for p in case.projections]
-    made = [builds.create(db, each, "public", ranges) for each in registered]
+    made = [] if made is None else made
+    made += [builds.create(db, each, "public", ranges) for each in registered]
     for build in made:
         builds.start_replay(db, build, ranges)
     turns = random.Random(seed)
@@ -68,6 +76,56 @@ def bulk(db: Connection, case: Case, seed: int = 0) -> list[list[Any]]:
         assert loaded.rows == len(rows[-1])
         assert sum(p.events for p in builds.positions(db, build.build)) == len(case.log.records)
     return rows
+
+
+def followed(db: Connection, case: Case, seed: int) -> list[list[Any]]:
+    """Rebuild from the beginning of every partition, then apply the rest in batches of any size."""
+    turns = random.Random(seed)
+    first: set[Any] = set()
+    rest: list[list[Record]] = []
+    for number in range(case.log.partitions):
+        merged = list(case.log.merged(number))
+        cut = turns.randint(0, len(merged))
+        first |= {record.place for record in merged[:cut]}
+        rest.append(merged[cut:])
+    log = replace(case.log, records=tuple(r for r in case.log.records if r.place in first))
+    made: list[Build] = []
+    bulk(db, replace(case, log=log).without_fates(), made=made)
+    appliers = [
+        Applier(db, dict.fromkeys(case.log.topics, Topic()), build, p.__definition__, build.table)
+        for build, p in zip(made, case.projections, strict=True)
+    ]
+    while any(rest):
+        batch: list[Record] = []
+        for records in turns.sample(rest, turns.randint(1, len(rest))):
+            size = turns.randint(0, 5)
+            batch += records[:size]
+            del records[:size]
+        for applier, build in zip(appliers, made, strict=True):
+            with suppress(_Killed), db.transaction():
+                _apply(db, applier, build, batch)
+                if turns.random() < 0.2:
+                    raise _Killed
+                continue
+            with db.transaction():
+                _apply(db, applier, build, batch)
+    for build in made:
+        assert sum(p.events for p in builds.positions(db, build.build)) == len(case.log.records)
+    return [rows_of(db, build.schema, build.table_name) for build in made]
+
+
+class _Killed(Exception):
+    pass
+
+
+def _apply(db: Connection, applier: Applier, build: Build, batch: list[Record]) -> None:
+    moves: dict[Any, list[Record]] = {}
+    for record in batch:
+        moves.setdefault(record.place[:2], []).append(record)
+    applier.apply(
+        batch,
+        [Advance(*place, r[0].offset(), r[-1].offset() + 1, len(r)) for place, r in moves.items()],
+    )
 
 
 def _worker(

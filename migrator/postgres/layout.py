@@ -21,18 +21,26 @@ Columns = dict[str, frozenset[str]]
 _TABLE = re.compile(
     r"^CREATE TABLE IF NOT EXISTS migrator\.(\w+) \((.*?)\);$", re.DOTALL | re.MULTILINE
 )
+_FUNCTION = re.compile(r"^CREATE OR REPLACE FUNCTION migrator\.(\w+)\(", re.MULTILINE)
 _COLUMN = re.compile(r"^ {4}(\w+) +([a-z].*?),?$", re.MULTILINE)
 
 
 def present(conn: Connection) -> Columns:
-    """The tables of schema `migrator` in this database, each with its columns; read-only."""
+    """The tables of schema `migrator` in this database, each with its columns; read-only.
+
+    Functions stand among them as `name()`, without columns.
+    """
     # Not to_regclass: a session that has once seen nothing there may go on answering so.
     rows = conn.execute(
         """SELECT c.relname::text, array_agg(a.attname::text)
            FROM pg_class c
            JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = 'migrator'
            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-           WHERE c.relkind = 'r' GROUP BY 1"""
+           WHERE c.relkind = 'r' GROUP BY 1
+           UNION ALL
+           SELECT DISTINCT p.proname || '()', '{}'::text[]
+           FROM pg_proc p
+           JOIN pg_namespace n ON n.oid = p.pronamespace AND n.nspname = 'migrator'"""
     ).fetchall()
     return {table: frozenset(columns) for table, columns in rows}
 
@@ -80,9 +88,10 @@ def _added(table: str, column: str, definition: str) -> bytes:
 
 @cache
 def _made() -> dict[str, dict[str, str]]:
-    """Every column's definition, by table and column, as ledger.sql says it."""
+    """Every column's definition, by table and column, as ledger.sql says it; functions as `name()`."""
     text = _read("ledger").decode()
-    return {table: dict(_COLUMN.findall(body)) for table, body in _TABLE.findall(text)}
+    tables = {table: dict(_COLUMN.findall(body)) for table, body in _TABLE.findall(text)}
+    return tables | {f"{name}()": {} for name in _FUNCTION.findall(text)}
 
 
 def _read(name: str) -> bytes:

@@ -333,9 +333,9 @@ def _merge(conn: Connection, build: Build, registered: Registered) -> int | None
     statements = shadow.merge_statements(registered.definition, build.schema)
     if not statements:
         return None
-    insert, *rest = statements
     try:
-        rows = conn.execute(insert.encode()).rowcount
+        # What is kept of a state has as many rows as the table; other statements count none.
+        rows = max(conn.execute(each.encode()).rowcount for each in statements)
     except psycopg.errors.NotNullViolation as exc:
         raise Refused(
             f"a row of {build.projection} has no value for {exc.diag.column_name}",
@@ -351,7 +351,6 @@ def _merge(conn: Connection, build: Build, registered: Registered) -> int | None
             next_step="widen the column (type_=BigInteger for a total), then run the same command "
             "again",
         ) from exc
-    _execute(conn, rest)
     return rows
 
 

@@ -103,6 +103,11 @@ class Definition:
         return list(zip(self.attributes, types, strict=True))
 
     @property
+    def keeps_state(self) -> bool:
+        """Whether what its columns are made of must be kept, to go on from there."""
+        return any(each.reducer.is_kept(each.column) for each in self.reduced)
+
+    @property
     def event_classes(self) -> list[type]:
         return [handler.event for handler in self.handlers.values()]
 

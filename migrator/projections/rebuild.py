@@ -436,6 +436,6 @@ def _planned(
             *shadow.merge_statements(definition, schema),
             *shadow.load_statements(definition.table, schema),
             f"VACUUM (FREEZE, ANALYZE) {sql.Identifier(*made).as_string()}",
-            *swap_sql.foreseen(conn, settings, live, made, target, shape),
+            *swap_sql.foreseen(conn, settings, registered.name, live, made, target, shape),
         ),
     )

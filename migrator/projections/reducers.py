@@ -126,8 +126,18 @@ class Reducer(ABC):
         """
 
     @abstractmethod
-    def merged(self, state: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-        """The aggregate that makes the column's value of the states of all partitions."""
+    def merged(self, state: Sequence[sa.Column[Any]]) -> list[sa.ColumnElement[Any]]:
+        """The aggregates that make one state of those of all partitions; the first is the value."""
+
+    @abstractmethod
+    def joined(
+        self, held: Sequence[sa.ColumnElement[Any]], more: Sequence[sa.ColumnElement[Any]]
+    ) -> list[sa.ColumnElement[Any]]:
+        """The state that two of them make together; the first is the value."""
+
+    def is_kept(self, column: sa.Column[Any]) -> bool:  # noqa: ARG002
+        """Whether the column's value alone does not tell the state that it was made of."""
+        return False
 
     @abstractmethod
     def _taker(
@@ -144,8 +154,17 @@ class Total(Reducer):
             return [sa.Column(column.name, sa.Numeric(), default=Decimal(0), nullable=False)]
         raise _misfit(column, "a sum", "int or Decimal: sums of floats hang on their order")
 
-    def merged(self, state: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-        return sa.func.sum(state[0])
+    def merged(self, state: Sequence[sa.Column[Any]]) -> list[sa.ColumnElement[Any]]:
+        return [sa.func.sum(state[0])]
+
+    def joined(
+        self, held: Sequence[sa.ColumnElement[Any]], more: Sequence[sa.ColumnElement[Any]]
+    ) -> list[sa.ColumnElement[Any]]:
+        return [held[0] + more[0]]
+
+    def is_kept(self, column: sa.Column[Any]) -> bool:
+        """A sum that its column rounds may not be added to."""
+        return getattr(column.type, "precision", None) is not None
 
     def _taker(
         self, attributes: Sequence[str], column: sa.Column[Any]
@@ -173,11 +192,15 @@ class Extreme(Reducer):
             )
         return [sa.Column(column.name, column.type, nullable=True)]
 
-    def merged(self, state: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-        value: Any = state[0]
-        if isinstance(value.type, sa.String):
-            value = sa.collate(value, "C")  # as Python compares text
-        return sa.func.max(value) if self.is_greatest else sa.func.min(value)
+    def merged(self, state: Sequence[sa.Column[Any]]) -> list[sa.ColumnElement[Any]]:
+        value = _compared(state[0])
+        return [sa.func.max(value) if self.is_greatest else sa.func.min(value)]
+
+    def joined(
+        self, held: Sequence[sa.ColumnElement[Any]], more: Sequence[sa.ColumnElement[Any]]
+    ) -> list[sa.ColumnElement[Any]]:
+        function = sa.func.greatest if self.is_greatest else sa.func.least
+        return [function(_compared(held[0]), _compared(more[0]))]
 
     def _taker(
         self, attributes: Sequence[str], column: sa.Column[Any]
@@ -213,18 +236,30 @@ class Latest(Reducer):
             sa.Column(f"{prefix}_offset", sa.BigInteger(), nullable=True),
         ]
 
-    def merged(self, state: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-        value, by, topic, partition, offset = state
-        # As text, since arrays of arrays cannot be of several lengths.
-        ordered = postgresql.aggregate_order_by(
-            sa.cast(value, sa.Text),
-            by.desc(),
-            sa.collate(topic, "C").desc(),
-            partition.desc(),
-            offset.desc(),
-        )
-        values = sa.func.array_agg(ordered, type_=postgresql.ARRAY(sa.Text))
-        return sa.cast(values.filter(by.is_not(None))[1], value.type)
+    def merged(self, state: Sequence[sa.Column[Any]]) -> list[sa.ColumnElement[Any]]:
+        _, by, topic, partition, offset = state
+        order = by.desc(), sa.collate(topic, "C").desc(), partition.desc(), offset.desc()
+
+        def of_the_last(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+            # As text, since arrays of arrays cannot be of several lengths.
+            ordered = postgresql.aggregate_order_by(sa.cast(column, sa.Text), *order)
+            values = sa.func.array_agg(ordered, type_=postgresql.ARRAY(sa.Text))
+            return sa.cast(values.filter(by.is_not(None))[1], column.type)
+
+        return [of_the_last(column) for column in state]
+
+    def joined(
+        self, held: Sequence[sa.ColumnElement[Any]], more: Sequence[sa.ColumnElement[Any]]
+    ) -> list[sa.ColumnElement[Any]]:
+        def rank(state: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[Any]:
+            _, by, topic, partition, offset = state
+            return sa.tuple_(by, sa.collate(topic, "C"), partition, offset)
+
+        is_later = sa.and_(more[1].is_not(None), sa.or_(held[1].is_(None), rank(more) > rank(held)))
+        return [sa.case((is_later, new), else_=old) for old, new in zip(held, more, strict=True)]
+
+    def is_kept(self, column: sa.Column[Any]) -> bool:  # noqa: ARG002
+        return True
 
     def _taker(
         self,
@@ -249,6 +284,11 @@ class Latest(Reducer):
             setattr(row, offset, meta.offset)
 
         return take
+
+
+def _compared(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Text is compared as Python does it, whatever its column's collation."""
+    return sa.collate(value, "C") if isinstance(value.type, sa.String) else value
 
 
 def _column(reducer: Reducer, arguments: dict[str, Any]) -> MappedColumn[Any]:

@@ -6,6 +6,8 @@ schema: nothing is ever renamed.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.exc import CompileError
@@ -63,23 +65,52 @@ def named_statements(table: sa.Table) -> dict[str, str]:
 def merge_statements(definition: Definition, schema: str) -> list[str]:
     """What fills the shadow from the states of all partitions, where its columns are reducers.
 
-    The first statement's row count is the shadow's. Its memory is bounded by work_mem.
+    The last INSERT's row count is the shadow's. Its memory is bounded by work_mem. A state that must be
+    kept is left beside the shadow, one row a key.
     """
     if not definition.reduced:
         return []
     shadow, state = (_in_schema(table, schema) for table in (definition.table, definition.state))
-    keys = [state.columns[key.name] for key in definition.table.primary_key]
+    parts = definition.state.to_metadata(sa.MetaData(), schema=schema, name="migrator_parts")
+    source = parts if definition.keeps_state else state
+    keys = [source.columns[key.name] for key in definition.table.primary_key]
     merged = {
-        each.column.name: each.reducer.merged([state.columns[c.name] for c in each.state])
+        column.name: element
         for each in definition.reduced
+        for column, element in zip(
+            each.state,
+            each.reducer.merged([source.columns[c.name] for c in each.state]),
+            strict=True,
+        )
     }
-    select = sa.select(*keys, *merged.values()).group_by(*keys)
-    names = [*(key.name for key in keys), *merged]
-    insert = sa.insert(shadow).from_select(names, select, include_defaults=False)
+    grouped = sa.select(*keys, *merged.values()).group_by(*keys)
+    key_names = [key.name for key in keys]
+    names = [*key_names, *(each.column.name for each in definition.reduced)]
+    if not definition.keeps_state:
+        return [_filled(shadow, [*key_names, *merged], grouped), _text(DropTable(state))]
+    columns = sa.select(*(state.columns[name] for name in names))
     return [
-        str(insert.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True})),
-        _text(DropTable(state)),
+        _renamed(state, parts),
+        _text(CreateTable(state)),
+        _filled(state, [*key_names, *merged], grouped),
+        _filled(shadow, names, columns),
+        _text(DropTable(parts)),
     ]
+
+
+def text_of(expression: sa.ColumnElement[Any]) -> str:
+    """An expression as PostgreSQL reads it, without parameters."""
+    return str(expression.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))
+
+
+def _filled(table: sa.Table, names: list[str], select: sa.Select[Any]) -> str:
+    insert = sa.insert(table).from_select(names, select, include_defaults=False)
+    return str(insert.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))
+
+
+def _renamed(table: sa.Table, to: sa.Table) -> str:
+    quoted = _DIALECT.identifier_preparer.format_table(table)
+    return f"ALTER TABLE {quoted} RENAME TO {to.name}"
 
 
 def type_names(table: sa.Table) -> dict[str, str]:

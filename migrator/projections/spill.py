@@ -7,9 +7,7 @@ memory; an event of a row that was spilled brings the row back.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from functools import cached_property
-from typing import Any
+from collections.abc import Hashable, Iterable
 
 from psycopg import sql
 from rbloom import Bloom
@@ -17,6 +15,7 @@ from rbloom import Bloom
 from migrator.postgres.connect import Connection
 from migrator.postgres.copy import copy_rows
 from migrator.projections.fold import Fold
+from migrator.projections.keyed import KeyedRows, names
 
 # Past so many keys the filter says "perhaps" more often, which costs look-ups and nothing else.
 MOST_EXPECTED = 20_000_000
@@ -36,6 +35,7 @@ class Spill:
         self._shadow = sql.Identifier(schema, fold.definition.state.name)
         self._names = fold.definition.state.columns.keys()
         self._keys = [column.name for column in fold.definition.table.primary_key]
+        self._rows = KeyedRows(conn, self._table, fold)
         self._taken: set[Hashable] = set()
         # Nothing is known of the keys that a run before has spilled: all are asked for.
         self._perhaps: Bloom | None = None
@@ -54,7 +54,7 @@ class Spill:
         if not self._exists:
             self._create(expected)
         if self._taken:
-            self._delete(self._taken)
+            self._rows.delete(self._taken)
         rows = self._fold.rows
         copy_rows(
             self._conn, self._table, self._names, self._fold.definition.columns, rows.values()
@@ -67,20 +67,12 @@ class Spill:
     def _create(self, expected: int) -> None:
         self._conn.execute(
             sql.SQL("CREATE TABLE {} (LIKE {}, PRIMARY KEY ({}))").format(
-                self._table, self._shadow, _names(self._keys)
+                self._table, self._shadow, names(self._keys)
             )
         )
         self._perhaps = Bloom(min(max(expected, 1000), MOST_EXPECTED), FALSE_POSITIVES)
         self._exists = True
         self._fold.fetch = self.fetch
-
-    def _delete(self, keys: Iterable[Hashable]) -> None:
-        self._conn.execute(
-            sql.SQL("DELETE FROM {} WHERE ({}) IN (SELECT * FROM {})").format(
-                self._table, _names(self._keys), self._unnested
-            ),
-            self._columns_of(list(keys)),
-        )
 
     def fetch(self, keys: Iterable[Hashable]) -> None:
         """Bring the rows of these keys back into memory, as far as they were spilled."""
@@ -89,21 +81,8 @@ class Spill:
         asked = [key for key in wanted if perhaps is None or key in perhaps]
         if not asked:
             return
-        found = self._conn.execute(
-            sql.SQL("SELECT k.n, {} FROM {} WITH ORDINALITY AS k ({}, n) JOIN {} s ON {}").format(
-                sql.SQL(", ").join(sql.Identifier("s", name) for name in self._names),
-                self._unnested,
-                _names(self._keys),
-                self._table,
-                sql.SQL(" AND ").join(
-                    sql.SQL("s.{0} = k.{0}").format(sql.Identifier(name)) for name in self._keys
-                ),
-            ),
-            self._columns_of(asked),
-        )
-        for number, *values in found:
-            key = asked[number - 1]
-            rows[key] = self._fold.restored(values)
+        for key, row in self._rows.fetch(asked):
+            rows[key] = row
             taken.add(key)
 
     def finish(self) -> int:
@@ -117,29 +96,8 @@ class Spill:
         self.write(0)
         moved = self._conn.execute(
             sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
-                self._shadow, _names(self._names), _names(self._names), self._table
+                self._shadow, names(self._names), names(self._names), self._table
             )
         )
         self._conn.execute(sql.SQL("DROP TABLE {}").format(self._table))
         return moved.rowcount
-
-    @cached_property
-    def _unnested(self) -> sql.Composed:
-        """The keys as a relation: one array a column of the primary key."""
-        # regtype's name is without a length, to which a cast would cut a value.
-        found = self._conn.execute(
-            """SELECT attname, atttypid::regtype::text FROM pg_attribute
-               WHERE attrelid = %s::regclass AND attname = ANY(%s)""",
-            (self._table.as_string(self._conn), self._keys),
-        ).fetchall()
-        types: dict[str, str] = dict(found)
-        arrays = [sql.SQL("%s::{}[]").format(sql.SQL(types[name])) for name in self._keys]
-        return sql.SQL("unnest({})").format(sql.SQL(", ").join(arrays))
-
-    def _columns_of(self, keys: Sequence[Hashable]) -> list[list[Any]]:
-        values = [self._fold.key_values(key) for key in keys]
-        return [[value[n] for value in values] for n in range(len(self._keys))]
-
-
-def _names(names: Iterable[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, names))

@@ -26,7 +26,7 @@ from migrator.postgres import attached, catalog, ledger
 from migrator.postgres.attached import Attached
 from migrator.postgres.connect import Connection
 from migrator.projections import build as builds
-from migrator.projections import carry, swap_sql
+from migrator.projections import carry, swap_sql, writers
 from migrator.projections.carry import Unvalidated
 from migrator.projections.move import Move, incoming_table, refuse_attachments
 
@@ -153,6 +153,9 @@ def _attempt(tried: _Try, notes: list[str]) -> tuple[Swapped, list[str]]:
     ours = [table for move in moves for table in move.tables]
     with conn.transaction():
         conn.execute("SET LOCAL search_path = ''")
+        # Before anything else: who waits for projectors to end their batch must hold nothing.
+        conn.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(swap_sql.AUTOVACUUM_TIMEOUT))
+        writers.exclude(conn, [move.incoming.projection for move in moves])
         _lock_builds(conn, moves)
         # Before the tables: whoever waits for the ledger must not hold them.
         conn.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(swap_sql.AUTOVACUUM_TIMEOUT))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -10,7 +10,7 @@ from psycopg import sql
 from migrator.postgres import attached, catalog
 from migrator.postgres.attached import Attached, Shape
 from migrator.postgres.connect import Connection
-from migrator.projections import carry
+from migrator.projections import carry, writers
 from migrator.projections.build import Build
 from migrator.projections.move import Move, incoming_table, refuse_attachments
 
@@ -63,11 +63,16 @@ def script(conn: Connection, settings: Settings, moves: list[Move]) -> list[str]
     seen = [carry.captured(conn, move) for move in moves]
     ours = [table for move in moves for table in move.tables]
     tables = [*others(ours, seen), *ours]
-    return [*prepared, *_transaction(settings, tables, seen, body(conn, moves, seen))]
+    names = [move.incoming.projection for move in moves]
+    return [*prepared, *_transaction(settings, names, tables, seen, body(conn, moves, seen))]
 
 
 def _transaction(
-    settings: Settings, tables: Sequence[sql.Composable], seen: list[Attached], body: list[str]
+    settings: Settings,
+    projections: Iterable[str],
+    tables: Sequence[sql.Composable],
+    seen: list[Attached],
+    body: list[str],
 ) -> list[str]:
     """The swap's transaction around its body, with its locks, and what follows it; pure."""
     names = [table.as_string() for table in tables]
@@ -75,6 +80,7 @@ def _transaction(
         "BEGIN",
         "SET LOCAL search_path = ''",
         f"SET LOCAL lock_timeout = '{AUTOVACUUM_TIMEOUT}'",
+        *(writers.exclusive(name).as_string() for name in sorted(set(projections))),
         "LOCK TABLE migrator.ledger IN SHARE ROW EXCLUSIVE MODE",
         f"LOCK TABLE {', '.join(names)} IN SHARE UPDATE EXCLUSIVE MODE",
         f"SET LOCAL lock_timeout = {settings.projections.swap_lock_timeout_ms}",
@@ -89,6 +95,7 @@ def _transaction(
 def foreseen(
     conn: Connection,
     settings: Settings,
+    projection: str,
     live: Build | None,
     made: tuple[str, str],
     schema: str,
@@ -99,7 +106,7 @@ def foreseen(
     moved = _set_schema(source, schema)
     table = catalog.table_oid(conn, live.target) if live else None
     if live is None or table is None:
-        return _transaction(settings, [source], [], [moved])
+        return _transaction(settings, [projection], [source], [], [moved])
     prepared, carried = carry.foreseen(conn, live, table, made[0], columns)
     body = [
         "SET CONSTRAINTS ALL IMMEDIATE",
@@ -114,7 +121,7 @@ def foreseen(
     ours = [live.target, source]
     return [
         *prepared,
-        *_transaction(settings, [*others(ours, [carried]), *ours], [carried], body),
+        *_transaction(settings, [projection], [*others(ours, [carried]), *ours], [carried], body),
     ]
 
 

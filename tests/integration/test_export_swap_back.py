@@ -160,7 +160,9 @@ def test_without_a_reason_it_is_refused(folder, psql, db):
 
 def test_it_gives_up_after_the_deadline_and_leaves_everything(folder, psql, db, project):
     script = folder / FILE
-    script.write_text(script.read_text().replace("'30.0 seconds'", "'0.2 seconds'"))
+    text = script.read_text()
+    assert "'30 seconds'" in text
+    script.write_text(text.replace("'30 seconds'", "'0.2 seconds'"))
     with connect(project.settings, "reader") as reader:
         reader.execute("SELECT * FROM orders")
         refused(psql(), db, "the tables of orders were not free", {1: "archived", 2: "live"})

@@ -55,6 +55,18 @@ def test_a_key_that_spreads_over_partitions_is_reduced_to_one_row(customers, pro
     ]
     names = "SELECT indexname FROM pg_indexes WHERE tablename = 'customers' ORDER BY 1"
     assert db.execute(names).fetchall() == [("customers_pkey",), ("customers_spent_idx",)]
+    # What `latest` was made of is kept, a row a key, for the events that are to come.
+    left = "SELECT relname FROM pg_class WHERE relnamespace = 'migrator_build_1'::regnamespace"
+    assert sorted(db.execute(left).fetchall()) == [("migrator_state",), ("migrator_state_pkey",)]
+    assert db.execute("SELECT count(*) FROM migrator_build_1.migrator_state").fetchone() == (2,)
+
+
+def test_nothing_is_kept_beside_columns_that_can_be_added_to(customers, produce, db):
+    file = customers.root / "projections" / "customers.py"
+    source = file.read_text()
+    file.write_text(source[: source.index("        last:".strip())].rstrip() + "\n")
+    produce(customers.topic, [placed(1, "c", 5)], partition=0)
+    rebuild(customers.settings, ["customers"])
     left = "SELECT relname FROM pg_class WHERE relnamespace = 'migrator_build_1'::regnamespace"
     assert db.execute(left).fetchall() == []
 

@@ -43,6 +43,22 @@ BEGIN
             USING HINT = 'it was swapped back already, cut over anew, or this is another database: '
                          'export anew with migrator rollback --export DIR';
     END IF;
+    m_stop := clock_timestamp() + {{deadline}}::interval;
+    LOOP
+        BEGIN
+            -- Projectors end their batch; who comes after us goes on with what is live then.
+            PERFORM set_config('lock_timeout', {{autovacuum_timeout}}, true);
+            PERFORM pg_advisory_xact_lock(hashtext('migrator:writer'), hashtext({{projection}}));
+            EXIT;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            IF clock_timestamp() > m_stop THEN
+                RAISE EXCEPTION 'a projector of % did not end its batch within {{deadline_said}}', {{projection}}
+                    USING HINT = 'stop migrator follow, or the session that holds the lock, and run this again';
+            END IF;
+            PERFORM pg_sleep(0.1 + random() * 0.7);
+        END;
+    END LOOP;
+    PERFORM set_config('lock_timeout', '10s', true);
     PERFORM FROM migrator.build WHERE build IN ({{incoming}}, {{outgoing}}) ORDER BY build FOR UPDATE;
     FOR m_build IN
         SELECT w.number, w.wanted, w.hash, b.state, b.definition_hash
@@ -66,7 +82,6 @@ BEGIN
             CASE WHEN to_regclass({{live_table}}) IS NULL THEN {{live_said}} ELSE {{archived_said}} END
             USING HINT = 'without it there is nothing to swap: migrator rebuild-projections builds it anew';
     END IF;
-    m_stop := clock_timestamp() + {{deadline}}::interval;
     LOOP
         BEGIN
             -- The ledger before the tables: whoever waits for it must not hold them. Autovacuum yields

@@ -114,6 +114,7 @@ CREATE TABLE IF NOT EXISTS migrator.quarantine (
     event_time     timestamptz,
     event_type     text,
     error          text NOT NULL,
+    held_behind    bigint,
     quarantined_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     released_at    timestamptz,
     released_by    text,
@@ -139,3 +140,56 @@ CREATE TABLE IF NOT EXISTS migrator.backfill (
     finished_at     timestamptz
 );
 CREATE UNIQUE INDEX IF NOT EXISTS backfill_one_unfinished ON migrator.backfill (name) WHERE finished_at IS NULL;
+
+-- For projectors in any language; docs/follow.md is their contract. Errors have codes of their own.
+CREATE OR REPLACE FUNCTION migrator.assert_writer(projection text, definition_hash text) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    live record;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'this transaction is %, which would not see a swap that it has waited for',
+            current_setting('transaction_isolation')
+            USING ERRCODE = 'MG004', HINT = 'begin it as READ COMMITTED';
+    END IF;
+    -- A swap takes it exclusively: it waits for us, or we for it.
+    PERFORM pg_advisory_xact_lock_shared(hashtext('migrator:writer'), hashtext(assert_writer.projection));
+    -- A statement of its own, and so with a snapshot that is younger than the wait.
+    SELECT b.build, b.definition_hash INTO live
+    FROM migrator.build AS b
+    WHERE b.projection = assert_writer.projection AND b.state = 'live';
+    IF live.build IS NULL THEN
+        RAISE EXCEPTION 'no build of % is live', assert_writer.projection
+            USING ERRCODE = 'MG002', HINT = 'migrator rebuild-projections makes one';
+    END IF;
+    IF live.definition_hash IS DISTINCT FROM assert_writer.definition_hash THEN
+        RAISE EXCEPTION 'build % of % is live, of definition %', live.build, assert_writer.projection,
+            live.definition_hash
+            USING ERRCODE = 'MG001', DETAIL = 'this projector is of definition '
+                || coalesce(assert_writer.definition_hash, 'null'),
+            HINT = 'a projector of another definition may not write: let it stop, or wait';
+    END IF;
+    RETURN live.build;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION migrator.advance(build bigint, topic text, partition int,
+    expected_next_offset bigint, next_offset bigint, events bigint DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE migrator.position AS p
+    SET next_offset = advance.next_offset,
+        end_offset = greatest(p.end_offset, advance.next_offset),
+        events = p.events + coalesce(advance.events, advance.next_offset - advance.expected_next_offset),
+        changed_at = clock_timestamp()
+    WHERE p.build = advance.build AND p.topic = advance.topic AND p.partition = advance.partition
+      AND p.next_offset = advance.expected_next_offset
+      AND advance.next_offset >= advance.expected_next_offset;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'partition % of topic % is not at offset % in build %', advance.partition,
+            advance.topic, advance.expected_next_offset, advance.build
+            USING ERRCODE = 'MG003',
+            HINT = 'another projector has moved it: roll back, read migrator.position, and go on from there';
+    END IF;
+END
+$$;
