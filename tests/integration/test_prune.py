@@ -68,12 +68,12 @@ def test_a_dry_run_drops_nothing(four_builds, cli, db):
 
 def test_what_somebody_has_put_on_a_build_is_named_and_not_dropped(four_builds, cli, db):
     db.execute("CREATE VIEW public.old_orders AS SELECT * FROM migrator_build_1.orders")
-    with pytest.raises(Refused, match="view old_orders depends on table migrator_build_1.orders"):
+    with pytest.raises(Refused, match=r"view old_orders depends on table migrator_build_1\.orders"):
         prune(four_builds.settings)
     assert (states(db)[1], count(db, "old_orders")) == ("archived", 20)
     db.execute("DROP VIEW old_orders")
     db.execute("CREATE FUNCTION migrator_build_1.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
-    with pytest.raises(Refused, match="function migrator_build_1.f"):
+    with pytest.raises(Refused, match=r"function migrator_build_1\.f"):
         prune(four_builds.settings)
     assert states(db)[1] == "archived"
 
