@@ -148,6 +148,38 @@ class Ray(_Section):
     wait_s: float = Field(600, gt=0)
 
 
+def _sendable(value: SecretStr | None) -> SecretStr | None:
+    """A key that a header can hold; it is never shown, not even where it is wrong."""
+    text = value.get_secret_value() if value else "none"
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("expected one word of ASCII, as Neon's console shows it")
+    return value
+
+
+def _over_tls(value: str) -> str:
+    here = ("http://127.0.0.1:", "http://localhost:")
+    if not value.startswith(("https://", *here)):
+        raise ValueError("expected https://: the API key goes there")
+    return value
+
+
+NeonId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,60}$")]
+
+
+class Neon(_Section):
+    """The Neon project that the database is in; without `project_id` it is plain PostgreSQL."""
+
+    api_key: Annotated[SecretStr | None, AfterValidator(_sendable)] = None
+    project_id: NeonId | None = None
+    branch: str | None = Field(None, min_length=1)
+    database: str | None = Field(None, min_length=1)
+    role: str | None = Field(None, min_length=1)
+    base_url: Annotated[str, AfterValidator(_over_tls)] = "https://console.neon.tech/api/v2"
+    timeout_s: float = Field(30, gt=0)
+    retry_s: float = Field(60, ge=0)
+    wait_s: float = Field(600, ge=0)
+
+
 def _property_names(value: Any) -> Any:
     """An environment variable cannot hold librdkafka's dots: BOOTSTRAP_SERVERS is bootstrap.servers."""
     return {k.replace("_", "."): v for k, v in value.items()} if isinstance(value, dict) else value
@@ -235,6 +267,7 @@ class Settings(BaseSettings):
     release: Release = Release()
     projections: Projections = Projections()
     ray: Ray = Ray()
+    neon: Neon = Neon()
     topics: dict[str, Topic] = Field(default_factory=dict)
     root: Path = Field(
         default_factory=Path.cwd, description="the folder that paths are relative to"
@@ -346,6 +379,7 @@ def _sources(file: Path | None, overrides: dict[str, Any]) -> Sources:
         ("the environment", _ShortNames(Settings)),
         ("the environment", InitSettingsSource(Settings, _secret_files())),
         ("DATABASE_URL", InitSettingsSource(Settings, _database_url())),
+        ("NEON_API_KEY", InitSettingsSource(Settings, _neon_api_key())),
     ]
     if file is not None:
         try:
@@ -355,6 +389,7 @@ def _sources(file: Path | None, overrides: dict[str, Any]) -> Sources:
                 )
             else:
                 tables = TomlConfigSettingsSource(Settings, file)
+            _refuse_key_in(file, tables)
             sources.append((str(file), tables))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
             raise SettingsError(f"{file} is no TOML: {exc}", next_step=f"correct {file}") from None
@@ -407,6 +442,22 @@ def _database_url() -> dict[str, Any]:
     return {"database": {"url": url}} if url else {}
 
 
+def _neon_api_key() -> dict[str, Any]:
+    key = os.environ.get("NEON_API_KEY")
+    return {"neon": {"api_key": key}} if key else {}
+
+
+def _refuse_key_in(file: Path, tables: PydanticBaseSettingsSource) -> None:
+    """A key for a whole project must not lie in a file that is committed."""
+    table = tables().get("neon")
+    if isinstance(table, dict) and "api_key" in table:
+        raise SettingsError(
+            f"{file} holds the API key of Neon",
+            expected="it in MIGRATOR_NEON_API_KEY, MIGRATOR_NEON_API_KEY_FILE or NEON_API_KEY",
+            next_step=f"take api_key out of {file}, and make a new key if the file was committed",
+        )
+
+
 def _settings_file(folder: Path) -> Path | None:
     own, project = folder / SETTINGS_FILE, folder / "pyproject.toml"
     if own.is_file():
@@ -452,6 +503,7 @@ def _names(section: list[str]) -> list[str]:
         "release": Release,
         "projections": Projections,
         "ray": Ray,
+        "neon": Neon,
         "topics": Topic,
     }
     model = sections.get(section[0], Settings) if section else Settings

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from psycopg import sql
 from migrator.sandbox import start_sandbox
 from migrator.settings import Settings, load
 from tests import projects
+from tests.fake_neon import FakeNeon
 
 SERVERS = "MIGRATOR_TEST_SERVERS"
 KIND = os.environ.get("MIGRATOR_TEST_SANDBOX", "embedded")
@@ -48,7 +50,9 @@ def _unit_only(config: pytest.Config) -> bool:
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("MIGRATOR_", "PG", "DATABASE_URL", "GITHUB_")) and name not in (
+        if name.startswith(
+            ("MIGRATOR_", "PG", "DATABASE_URL", "GITHUB_", "NEON_")
+        ) and name not in (
             SERVERS,
             "MIGRATOR_CACHE_DIR",
         ):
@@ -213,3 +217,41 @@ def produce(brokers: str) -> Callable[..., None]:
             (producer.abort_transaction if abort else producer.commit_transaction)(30)
 
     return send
+
+
+@pytest.fixture
+def fake_neon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FakeNeon]]:
+    """`fake_neon(database_url)`: a fake Neon that the settings name; without a URL it has no databases.
+
+    Where the published description can be had, every exchange is held to it.
+    """
+    from migrator.neon import transport
+    from tests.fake_neon import openapi, server
+
+    try:
+        contract = openapi.contract()
+    except openapi.Unavailable:
+        contract = None
+    monkeypatch.setattr(transport, "PACE", transport.Pace(0.001, 0.01, 0.002))
+    with ExitStack() as stack:
+
+        def start(url: str | None = None) -> FakeNeon:
+            fake = stack.enter_context(FakeNeon(url, contract))
+            monkeypatch.setenv("MIGRATOR_NEON_API_KEY", server.KEY)
+            monkeypatch.setenv("MIGRATOR_NEON_PROJECT_ID", fake.project.id)
+            monkeypatch.setenv("MIGRATOR_NEON_BASE_URL", fake.base_url)
+            started.append(fake)
+            return fake
+
+        started: list[FakeNeon] = []
+        yield start
+    assert [wrong for fake in started for wrong in fake.violations] == []
+
+
+@pytest.fixture
+def neon(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, fake_neon: Callable[..., FakeNeon]
+) -> FakeNeon:
+    """A fake Neon whose branch `main` is this test's database; the settings name both."""
+    monkeypatch.setenv("MIGRATOR_DATABASE_URL", database_url)
+    return fake_neon(database_url)

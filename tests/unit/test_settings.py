@@ -141,3 +141,41 @@ def test_libpqs_own_variables_name_a_database(monkeypatch):
 def test_settings_reach_a_worker_process(monkeypatch):
     monkeypatch.setenv("DATABASE_URL", URL)
     assert pickle.loads(pickle.dumps(load())).conninfo == URL
+
+
+@pytest.mark.parametrize(
+    "name", ["MIGRATOR_NEON_API_KEY", "MIGRATOR_NEON__API_KEY", "NEON_API_KEY"]
+)
+def test_the_key_of_neon_may_come_from_any_of_these_variables(monkeypatch, name):
+    monkeypatch.setenv(name, "napi_x")
+    assert load().neon.api_key.get_secret_value() == "napi_x"
+    assert "napi_x" not in repr(load())
+
+
+def test_the_key_of_neon_may_come_from_a_file(tmp_path, monkeypatch):
+    (tmp_path / "key").write_text("napi_x\n")
+    monkeypatch.setenv("MIGRATOR_NEON_API_KEY_FILE", str(tmp_path / "key"))
+    assert load().neon.api_key.get_secret_value() == "napi_x"
+
+
+def test_a_settings_file_that_holds_the_key_of_neon_is_refused(tmp_path):
+    write(tmp_path, '[neon]\napi_key = "napi_x"')
+    with pytest.raises(SettingsError, match="holds the API key") as caught:
+        load()
+    assert "napi_x" not in str(caught.value)
+
+
+def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(monkeypatch):
+    monkeypatch.setenv("MIGRATOR_NEON_API_KEY", "napi_x\u00e9 y")
+    with pytest.raises(SettingsError, match="one word of ASCII") as caught:
+        load()
+    assert "napi_x" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://console.neon.tech/api/v2", "ftp://x", "http://127.0.0.1.evil.example:1"]
+)
+def test_the_key_of_neon_is_sent_over_tls_alone(monkeypatch, url):
+    monkeypatch.setenv("MIGRATOR_NEON_BASE_URL", url)
+    with pytest.raises(SettingsError, match="https"):
+        load()
