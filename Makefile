@@ -8,7 +8,7 @@ export UV_NO_PROGRESS := 1
 # Where it is set, every command would compile all its imports anew: a second instead of a third of one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check lint types layers format bench bench-lint bench-locks bench-memory bench-peers bench-up chaos ray registry lock clean help
+.PHONY: demo test check lint types layers format bench bench-lint bench-locks bench-memory bench-peers bench-swap bench-up chaos ray registry lock clean help
 
 help:
 	@echo "make demo    set everything up and run the main job with real data"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench   measure rebuilds against the floor, in one run"
 	@echo "make bench-memory  measure the memory of rebuilds of any length"
 	@echo "make bench-peers  measure rebuilds against Spark and Flink, in one run"
+	@echo "make bench-swap  measure what readers notice of swaps, one a second"
 	@echo "make bench-up  measure up against plain alembic, in one run"
 	@echo "make chaos   kill runs at random moments, and look"
 	@echo "make ray     rebuild on a Ray cluster of several nodes, and kill one"
@@ -62,6 +63,9 @@ bench-memory: $(VENV)/dev.stamp
 
 bench-peers: $(VENV)/dev.stamp $(PEERS)/spark.stamp $(PEERS)/flink.stamp
 	@$(BIN)/python -m bench.peers $(ARGS)
+
+bench-swap: $(VENV)/dev.stamp
+	@$(BIN)/python -m bench.swap $(ARGS)
 
 bench-up: $(VENV)/dev.stamp
 	@$(BIN)/python -m bench.up $(ARGS)

@@ -7,7 +7,7 @@ Everything here is to be called within `qualified`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -164,6 +164,12 @@ def during(
         for field, phase in _FIELDS.items()
     }
     return Attached(**phases)
+
+
+def marks(conn: Connection, tables: Sequence[int]) -> str:
+    """A text that changes with anything that hangs on the tables, or with themselves; read-only."""
+    ((text,),) = _rows(conn, "marks", {"tables": list(tables)})
+    return text or ""
 
 
 def references(conn: Connection, live: int) -> list[Reference]:

@@ -161,17 +161,19 @@ def _attempt(tried: _Try, notes: list[str]) -> tuple[Swapped, list[str]]:
         conn.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(swap_sql.AUTOVACUUM_TIMEOUT))
         conn.execute("LOCK TABLE migrator.ledger IN SHARE ROW EXCLUSIVE MODE")
         _push_aside(conn, ours)
-        seen = _looked(conn, moves)
-        others = swap_sql.others(ours, seen)
+        marks = _marks(conn, moves)
+        carried = _looked(conn, moves)
+        others = swap_sql.others(ours, carried)
+        statements = swap_sql.body(conn, moves, carried)
         _push_aside(conn, others)
+        views = [view for each in carried for view in each.views]
         asked = time.perf_counter()
         try:
-            _lock_out(
-                conn, [view for each in seen for view in each.views], [*others, *ours], timeout_ms
-            )
+            _lock_out(conn, views, [*others, *ours], timeout_ms)
             held = time.perf_counter()
-            carried = _looked_again(conn, moves, seen)
-            _run(conn, swap_sql.body(conn, moves, carried))
+            if _marks(conn, moves) != marks:
+                raise _Changed("what hangs on the table has changed meanwhile")
+            _run(conn, statements)
             entries = [_record(conn, move, tried.run, tried.reason, began) for move in moves]
         finally:
             tried.stall_ms = max(tried.stall_ms, (time.perf_counter() - asked) * 1000)
@@ -229,21 +231,20 @@ def _lock_out(
     ]
     for lock in locks:
         left_ms = max(round((limit - time.perf_counter()) * 1000), 1)
-        conn.execute(f"SET LOCAL lock_timeout = {left_ms}; ".encode() + lock)
+        try:
+            conn.execute(f"SET LOCAL lock_timeout = {left_ms}; ".encode() + lock)
+        except psycopg.errors.UndefinedTable as exc:
+            raise _Changed(f"something was dropped meanwhile: {exc.diag.message_primary}") from exc
     conn.execute(f"SET LOCAL lock_timeout = {timeout_ms}".encode())
 
 
-def _looked_again(conn: Connection, moves: list[Move], seen: list[Attached]) -> list[Attached]:
-    """What hangs on the tables now that nothing can be added any more, views and functions too."""
-    now = [carry.captured(conn, move) for move in moves]
-    for before, after in zip(seen, now, strict=True):
-        if (before.views, before.tables) != (after.views, after.tables):
-            raise _Changed("what hangs on the table has changed meanwhile")
-    for move in moves:
-        live = catalog.table_oid(conn, move.incoming.target)
-        if live is not None and attached.uncarried(conn, live):
-            raise _Changed("what cannot be carried over was added meanwhile")
-    return now
+def _marks(conn: Connection, moves: list[Move]) -> str:
+    """What is another text once anything hangs on the tables that did not, or the other way round.
+
+    Views, functions and grants take no lock that ours would keep out.
+    """
+    oids = [catalog.table_oid(conn, table) for move in moves for table in move.tables]
+    return attached.marks(conn, [oid for oid in oids if oid is not None])
 
 
 def _run(conn: Connection, statements: list[str]) -> None:

@@ -306,6 +306,9 @@ def test_a_snapshot_older_than_the_new_rows_is_waited_for_and_named(plain, serve
 
 
 def test_a_swap_back_waits_for_no_snapshot(plain):
+    # A transaction in any other database makes every snapshot seem as old as itself is.
+    for statement in plain.filled("GRANT pg_read_all_stats TO $OWNER"):
+        plain.admin.execute(statement.encode())
     incoming = plain.build()
     with psycopg.connect(plain.url) as reader:
         reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -372,3 +375,32 @@ def test_the_dry_run_of_a_swap_back_prints_every_statement(tortured):
         "VALIDATE",
     ):
         assert any(said in statement for statement in script)
+
+
+CHANGES = (
+    "CREATE VIEW app.late AS SELECT id FROM $T",
+    "CREATE OR REPLACE VIEW app.v AS SELECT id, note, qty FROM $T",
+    "DROP VIEW app.v",
+    "CREATE FUNCTION app.late() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM $T; END",
+    "GRANT SELECT ON $T TO $READ",
+    "GRANT SELECT (note) ON $T TO $READ",
+    "CREATE POLICY late ON app.lines USING (EXISTS (SELECT FROM $T WHERE id = order_id))",
+)
+
+
+def test_what_changes_between_the_look_and_the_locks_is_carried_as_well(plain, monkeypatch):
+    done(plain, "CREATE VIEW app.v AS SELECT id, note FROM $T")
+    plain.cut_over(plain.build())
+    lock_out = swap._lock_out
+    for change in CHANGES:
+        wanted = []
+
+        def late(*args, change=change, wanted=wanted):
+            if not wanted:
+                done(plain, change)
+                wanted.append(plain.proof())
+            lock_out(*args)
+
+        monkeypatch.setattr(swap, "_lock_out", late)
+        assert plain.swap_back().attempts == 2, change
+        assert differences(wanted[0], plain.proof()) == [], change
