@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,6 +110,17 @@ class Release(_Section):
         return self
 
 
+def _max_diff(value: Any) -> Any:
+    """A number of keys, or a percentage of those compared: 0, "25", "0.5%"."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str) and re.fullmatch(r"[0-9]+|[0-9]+(\.[0-9]+)?%", value.strip()):
+        return value.strip()
+    if value is None:
+        return None
+    raise ValueError('expected a number of keys or a percentage of them: 0, 25, "0.5%"')
+
+
 class Projections(_Section):
     directory: Path = Path("projections")
     executor: Literal["local", "ray"] = "local"
@@ -120,6 +132,10 @@ class Projections(_Section):
     hanging_transaction_s: float = Field(5, ge=0)
     swap_lock_timeout_ms: int = Field(100, ge=1)
     swap_deadline_s: float = Field(30, gt=0)
+    max_diff: Annotated[str | None, BeforeValidator(_max_diff)] = None
+    diff_shown: int = Field(20, ge=0)
+    diff_max_touched: int = Field(100_000, ge=0)
+    diff_join_rows: int = Field(1_000_000, ge=0)
 
 
 def _without_our_own(value: dict[str, Any]) -> dict[str, Any]:

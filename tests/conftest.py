@@ -21,6 +21,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from psycopg import sql
 
+from migrator.executors import executor
 from migrator.sandbox import start_sandbox
 from migrator.settings import Settings, load
 from tests import projects
@@ -114,6 +115,18 @@ def make_settings(
         return load(overrides=overrides)
 
     return made
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replays run here, one task after the other: no process is started for the rebuilds of a test."""
+
+    class InProcess:
+        def run(self, function: Any, tasks: Any, on_report: Any, _renew: Any) -> None:
+            for task in tasks:
+                function(task, on_report)
+
+    monkeypatch.setattr(executor, "chosen", lambda _settings: InProcess())
 
 
 @pytest.fixture

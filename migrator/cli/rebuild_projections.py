@@ -52,6 +52,24 @@ if TYPE_CHECKING:
     help="Put up to N events that cannot be folded aside, with their bytes.  [default: stop at one]",
 )
 @click.option(
+    "--max-diff",
+    metavar="N|P%",
+    help="Let at most so many keys differ from live; more fail the check.  [default: none where the "
+    "definition is the same, any where it has changed]",
+)
+@click.option(
+    "--accept-diff",
+    metavar="REASON",
+    help="Go live although rows differ from live's; the reason is kept in the build and the ledger.",
+)
+@click.option(
+    "--map",
+    "renamed",
+    metavar="OLD=NEW",
+    multiple=True,
+    help="Compare column OLD of live with column NEW of the new build.  May be repeated.",
+)
+@click.option(
     "--executor",
     type=click.Choice(["local", "ray"]),
     help="Where the workers run: this machine, or the Ray cluster of [ray].",
@@ -68,6 +86,9 @@ def command(
     allow: tuple[str, ...],
     max_mb_per_s: float | None,
     quarantine: int,
+    max_diff: str | None,
+    accept_diff: str | None,
+    renamed: tuple[str, ...],
     executor: str | None,
     dry_run: bool,
 ) -> None:
@@ -79,8 +100,8 @@ def command(
 
     Interrupted, even by kill -9, the same command goes on where it stopped.
     """
-    if executor is not None:
-        app.overrides["projections"] = {"executor": executor}
+    given = {"executor": executor, "max_diff": max_diff}
+    app.overrides["projections"] = {name: said for name, said in given.items() if said is not None}
     if not dry_run and executor != "ray":
         from migrator.executors import local
 
@@ -98,6 +119,8 @@ def command(
         allow=frozenset(allow),
         max_mb_per_s=max_mb_per_s,
         quarantine=quarantine,
+        accept_diff=_reason(accept_diff),
+        renamed=tuple(_pair(each) for each in renamed),
     )
     if dry_run:
         planned, seen = rebuild.plan(app.settings, chosen, options)
@@ -122,6 +145,23 @@ def command(
             listener(rebuild.Step("changed", line))
         report = rebuild.rebuild(app.settings, chosen, options, listener=listener)
     app.emit(_document(report) | {"changes": [asdict(c) for c in changes]}, _text(report))
+
+
+def _reason(said: str | None) -> str | None:
+    from migrator.errors import UsageError
+
+    if said is not None and not said.strip():
+        raise UsageError("--accept-diff is without a reason", expected='--accept-diff "why"')
+    return said
+
+
+def _pair(said: str) -> tuple[str, str]:
+    from migrator.errors import UsageError
+
+    old, _, new = said.partition("=")
+    if not old or not new:
+        raise UsageError(f"--map {said} names no two columns", expected="--map OLD=NEW")
+    return old, new
 
 
 NOTHING_CHANGED = "Nothing has changed: every projection is live under its present definition."
@@ -205,12 +245,16 @@ def _document(report: Report) -> dict[str, Any]:
 
 
 def _text(report: Report) -> str:
+    from migrator.projections.checks import examples
+
     lines = []
     for each in report.projections:
         lines.append(
             f"{each.projection}: build {each.build}, {each.rows:,} rows from {each.events:,} events"
         )
-        lines += [f"  passed: {r.check} ({r.found})" for r in each.results]
+        for result in each.results:
+            lines.append(f"  {result.verdict}: {result.check} ({result.found})")
+            lines += [f"    {line}" for line in examples(result)]
         if each.quarantined:
             lines.append(
                 f"  {each.quarantined:,} events are in quarantine and not in the table: "

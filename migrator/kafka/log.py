@@ -81,7 +81,7 @@ def read_in_turn(
     *,
     limits: Limits = Limits(),
     topic_id: str | None = None,
-) -> Iterator[tuple[Slice, Iterator[list[Message]]]]:
+) -> Generator[tuple[Slice, Iterator[list[Message]]]]:
     """Yield each slice with its batches of records, the next partition being fetched meanwhile.
 
     Within a slice records come in order, each once, and none at or past its end. `topic_id`, where

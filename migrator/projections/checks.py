@@ -1,9 +1,14 @@
-"""Check a loaded build before anybody may read it; each check passes or fails, with its numbers."""
+"""Check a loaded build before anybody may read it.
+
+Each check passes, fails or is skipped, with its numbers. What fails by itself, fails the build. Where it
+is the diff with live alone, the build stays loaded: it may be right, and somebody may accept it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import sqlalchemy as sa
@@ -14,30 +19,51 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from migrator.errors import MigratorError, Refused
 from migrator.postgres.connect import Connection
 from migrator.projections import build as builds
-from migrator.projections import quarantine
+from migrator.projections import diff, quarantine
 from migrator.projections.build import Build
 from migrator.projections.definition import Check, Definition
+from migrator.projections.diff_columns import NotCompared
+from migrator.projections.diff_text import diff_lines
+from migrator.projections.diff_verdict import Asked, Judged, Verdict, judged, not_judged
+from migrator.projections.registry import Registered
 
+if TYPE_CHECKING:
+    from migrator.settings import Settings
+
+DIFF = "the rows are those of live"
 SHOWN_ROWS = 5
 _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
 class Result:
-    """One check of one build."""
+    """One check of one build; `numbers` are for programs."""
 
     projection: str
     check: str
-    passed: bool
+    verdict: Verdict
     found: str
+    numbers: dict[str, Any] = field(default_factory=dict)
 
 
-def verify(conn: Connection, build: Build, definition: Definition) -> list[Result]:
-    """Run every check in one snapshot and save the report; loaded → verified, or failed.
+def verify(
+    conn: Connection,
+    settings: Settings,
+    build: Build,
+    registered: Registered,
+    *,
+    asked: Asked,
+    renamed: Mapping[str, str] | None = None,
+) -> list[Result]:
+    """Run every check and save the report; loaded → verified, or failed.
+
+    Where the diff with live alone fails, the build stays loaded.
 
     Raises:
         Refused: a check fails; the report is in `data` and in migrator.build.
     """
+    definition = registered.definition
+    compared = _diff(conn, settings, build, registered, asked, renamed or {})
     with conn.transaction():
         current = builds.lock(conn, build.build, "loaded")
         conn.execute(
@@ -49,22 +75,89 @@ def verify(conn: Connection, build: Build, definition: Definition) -> list[Resul
             _constraints(conn, build),
             *_quarantine(conn, build),
             *(_own(conn, build, definition, check) for check in definition.checks),
+            compared,
         ]
-        failed = [r for r in results if not r.passed]
+        failed = [r for r in results if r.verdict == "failed"]
+        if not failed:
+            state: builds.State = "verified"
+        else:
+            state = "loaded" if failed == [compared] else "failed"
         report = Jsonb([asdict(r) for r in results])
         error = "; ".join(f"{r.check}: {r.found}" for r in failed) or None
-        builds.save(conn, current, "failed" if failed else "verified", report=report, error=error)
+        builds.save(conn, current, state, report=report, error=error)
     if failed:
-        lines = "".join(f"\n  {r.check}: {r.found}" for r in failed)
-        raise Refused(
-            f"{len(failed)} of {len(results)} checks of {build.projection} fail:{lines}",
-            expected="every check to pass before anybody reads the new build",
-            next_step=f"look at {build.schema}.{build.table_name}; correct the projection and "
-            "run the same command again; live is untouched",
-            build=build.build,
-            report=[asdict(r) for r in results],
-        )
+        raise _refusal(build, results, failed)
     return results
+
+
+def accepted(conn: Connection, build: Build) -> str | None:
+    """The reason for which the build's difference from live was accepted; read-only."""
+    row = conn.execute(
+        """SELECT each -> 'numbers' ->> 'accepted'
+           FROM migrator.build, jsonb_array_elements(report) AS each
+           WHERE build = %s AND jsonb_typeof(report) = 'array'
+             AND each -> 'numbers' ->> 'accepted' IS NOT NULL""",
+        (build.build,),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _refusal(build: Build, results: Sequence[Result], failed: Sequence[Result]) -> Refused:
+    table = f"{build.schema}.{build.table_name}"
+    if [each.check for each in failed] == [DIFF]:
+        next_step = (
+            f"look at {table}, which stays: if live is what is wrong, run the same command again with "
+            '--accept-diff "why"; if the projection is, correct it and run the same command again; '
+            "live is untouched"
+        )
+    else:
+        next_step = (
+            f"look at {table}; correct the projection and run the same command again; live is "
+            "untouched"
+        )
+    lines = "".join(
+        f"\n  {r.check}: {r.found}" + "".join(f"\n    {line}" for line in examples(r))
+        for r in failed
+    )
+    return Refused(
+        f"{len(failed)} of {len(results)} checks of {build.projection} fail:{lines}",
+        expected="every check to pass before anybody reads the new build",
+        next_step=next_step,
+        build=build.build,
+        report=[asdict(r) for r in results],
+    )
+
+
+def examples(result: Result) -> list[str]:
+    """A line for each of the first keys that a diff found to differ, and for what it did not compare."""
+    return diff_lines(result.numbers) if result.check == DIFF else []
+
+
+def _diff(
+    conn: Connection,
+    settings: Settings,
+    build: Build,
+    registered: Registered,
+    asked: Asked,
+    renamed: Mapping[str, str],
+) -> Result:
+    live = next(iter(builds.find(conn, build.projection, ["live"])), None)
+    try:
+        found = diff.compare(conn, settings, build, registered.definition, renamed)
+    except NotCompared as exc:
+        verdict = not_judged(str(exc), asked, has_live=live is not None)
+    else:
+        same = live is not None and live.definition_hash == registered.hash
+        verdict = judged(found, asked, same_definition=same)
+    return _result(build, DIFF, verdict)
+
+
+def _result(build: Build, check: str, verdict: Judged) -> Result:
+    return Result(build.projection, check, verdict.verdict, verdict.found, verdict.numbers)
+
+
+def _passed(holds: bool) -> Verdict:
+    return "passed" if holds else "failed"
 
 
 def _complete(conn: Connection, build: Build) -> Result:
@@ -72,13 +165,13 @@ def _complete(conn: Connection, build: Build) -> Result:
     left = [f"partition {p.partition} lacks {p.lag}" for p in positions if p.lag]
     events = sum(p.events for p in positions)
     found = "; ".join(left) or f"{events:,} events of {len(positions)} partitions"
-    return Result(build.projection, "every partition is complete", not left, found)
+    return Result(build.projection, "every partition is complete", _passed(not left), found)
 
 
 def _quarantine(conn: Connection, build: Build) -> list[Result]:
     """Not a verdict: what the build goes without was allowed, and is to be seen."""
     found = quarantine.summary(conn, build.build)
-    return [Result(build.projection, "events it goes without", True, found)] if found else []
+    return [Result(build.projection, "events it goes without", "passed", found)] if found else []
 
 
 def _rows(conn: Connection, build: Build) -> Result:
@@ -87,9 +180,8 @@ def _rows(conn: Connection, build: Build) -> Result:
     found = (
         f"{counted:,} rows" if counted == build.rows else f"{counted:,} rows, not {build.rows:,}"
     )
-    return Result(
-        build.projection, "the table holds every folded row", counted == build.rows, found
-    )
+    holds = _passed(counted == build.rows)
+    return Result(build.projection, "the table holds every folded row", holds, found)
 
 
 def _constraints(conn: Connection, build: Build) -> Result:
@@ -102,7 +194,9 @@ def _constraints(conn: Connection, build: Build) -> Result:
         {"table": build.table.as_string(conn)},
     ).fetchall()
     found = ", ".join(name for (name,) in invalid) + " invalid" if invalid else "all valid"
-    return Result(build.projection, "constraints and indexes are valid", not invalid, found)
+    return Result(
+        build.projection, "constraints and indexes are valid", _passed(not invalid), found
+    )
 
 
 def _own(conn: Connection, build: Build, definition: Definition, check: Check) -> Result:
@@ -119,7 +213,7 @@ def _own(conn: Connection, build: Build, definition: Definition, check: Check) -
             next_step="correct the check, then run the same command again",
         ) from exc
     found = "no row" if not rows else f"rows such as {rows[0]}"
-    return Result(build.projection, name, not rows, found)
+    return Result(build.projection, name, _passed(not rows), found)
 
 
 def _compiled(query: Any, name: str) -> tuple[str, dict[str, Any]]:

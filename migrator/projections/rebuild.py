@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from psycopg import sql
 
-from migrator.errors import MigratorError, Refused
+from migrator.errors import MigratorError, Refused, UsageError
 from migrator.executors import executor
 from migrator.kafka import topics
 from migrator.kafka.log import Limits, Part
@@ -26,6 +26,8 @@ from migrator.projections import build as builds
 from migrator.projections import carry, checks, quarantine, registry, shadow, swap, swap_sql
 from migrator.projections.build import Build
 from migrator.projections.checks import Result
+from migrator.projections.diff_columns import columns_of
+from migrator.projections.diff_verdict import Asked
 from migrator.projections.move import live_build, move_for
 from migrator.projections.preflight import Preflight, preflight
 from migrator.projections.quarantine import Quarantined
@@ -50,6 +52,8 @@ class Options:
     allow: frozenset[str] = frozenset()
     max_mb_per_s: float | None = None
     quarantine: int = 0
+    accept_diff: str | None = None
+    renamed: tuple[tuple[str, str], ...] = ()
 
     @property
     def allowed(self) -> frozenset[str]:
@@ -126,6 +130,7 @@ def rebuild(
     with ExitStack() as stack:
         conn = stack.enter_context(connect(settings, "rebuild", statement_timeout_ms=0))
         conn.autocommit = True
+        _refuse_wrong_names(conn, chosen, options)
         with clock.step("preflight", "looking at the topics"):
             seen = look(settings, chosen, options, conn)
             _tell(listener, seen)
@@ -139,15 +144,36 @@ def rebuild(
             _replay(conn, settings, one_pass, options, clock)
         for each in work:
             _load(conn, each, clock)
-        results = [_verify(conn, each, clock) for each in work]
+        results = [_verify(conn, settings, each, options, clock) for each in work]
         run, swapped = uuid4(), None
         if options.cut_over:
             with clock.step("cut-over", "making the new tables live"):
                 moves = [move_for(conn, _now(conn, each).build) for each in work]
-                swapped = swap.swap(conn, settings, moves, run=run)
+                swapped = swap.swap(conn, settings, moves, run=run, reason=_reason(conn, work))
         ends = {name: topics.describe(settings.kafka_config, name) for name in ranges}
         rebuilt = [_rebuilt(conn, w, r, ends) for w, r in zip(work, results, strict=True)]
         return Report(run, tuple(rebuilt), swapped, clock.seconds)
+
+
+def _refuse_wrong_names(conn: Connection, chosen: Sequence[Registered], options: Options) -> None:
+    """Refuse a `--map` that fits none of the projections, before hours go into a build."""
+    for old, new in options.renamed:
+        lives = {
+            r.name: _live_columns(conn, r) for r in chosen if new in r.definition.table.columns
+        }
+        if not lives:
+            names = {column.name for r in chosen for column in r.definition.table.columns}
+            raise UsageError.unknown("column", new, names, next_step="--map OLD=NEW")
+        if not any(old in columns for columns in lives.values()):
+            names = {name for columns in lives.values() for name in columns}
+            raise UsageError.unknown("column of live", old, names, next_step="--map OLD=NEW")
+
+
+def _live_columns(conn: Connection, registered: Registered) -> list[str]:
+    if not ledger.exists(conn):
+        return []
+    live = builds.find(conn, registered.name, ["live"])
+    return list(columns_of(conn, live[0].target)) if live else []
 
 
 def look(
@@ -328,7 +354,9 @@ def _load(conn: Connection, work: _Work, clock: _Clock) -> None:
         _now(conn, work)
 
 
-def _verify(conn: Connection, work: _Work, clock: _Clock) -> list[Result]:
+def _verify(
+    conn: Connection, settings: Settings, work: _Work, options: Options, clock: _Clock
+) -> list[Result]:
     results: list[Result] = []
     if work.build.state == "loaded":
         with clock.step("load", f"vacuuming {work.registered.name}"):
@@ -336,9 +364,22 @@ def _verify(conn: Connection, work: _Work, clock: _Clock) -> list[Result]:
                 carry.prepare(conn, live, work.build)
             builds.vacuum(conn, work.build)
         with clock.step("verify", f"checking {work.registered.name}"):
-            results = checks.verify(conn, work.build, work.registered.definition)
+            results = checks.verify(
+                conn,
+                settings,
+                work.build,
+                work.registered,
+                asked=Asked(settings.projections.max_diff, options.accept_diff),
+                renamed=dict(options.renamed),
+            )
         _now(conn, work)
     return results
+
+
+def _reason(conn: Connection, work: list[_Work]) -> str | None:
+    """Why the cut-over goes on although rows differ, for the ledger."""
+    found = [checks.accepted(conn, each.build) for each in work]
+    return "; ".join(dict.fromkeys(filter(None, found))) or None
 
 
 def _rebuilt(
