@@ -90,16 +90,16 @@ def verify(
     return results
 
 
-def accepted(conn: Connection, build: Build) -> str | None:
-    """The reason for which the build's difference from live was accepted; read-only."""
-    row = conn.execute(
-        """SELECT each -> 'numbers' ->> 'accepted'
+def accepted(conn: Connection, chosen: Sequence[Build]) -> str | None:
+    """The reasons for which differences of these builds from live were accepted; read-only."""
+    rows = conn.execute(
+        """SELECT DISTINCT each -> 'numbers' ->> 'accepted'
            FROM migrator.build, jsonb_array_elements(report) AS each
-           WHERE build = %s AND jsonb_typeof(report) = 'array'
-             AND each -> 'numbers' ->> 'accepted' IS NOT NULL""",
-        (build.build,),
-    ).fetchone()
-    return row[0] if row else None
+           WHERE build = ANY(%s) AND jsonb_typeof(report) = 'array'
+             AND each -> 'numbers' ->> 'accepted' IS NOT NULL ORDER BY 1""",
+        ([each.build for each in chosen],),
+    ).fetchall()
+    return "; ".join(reason for (reason,) in rows) or None
 
 
 def _refusal(build: Build, results: Sequence[Result], failed: Sequence[Result]) -> Refused:

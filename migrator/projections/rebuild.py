@@ -149,7 +149,8 @@ def rebuild(
         if options.cut_over:
             with clock.step("cut-over", "making the new tables live"):
                 moves = [move_for(conn, _now(conn, each).build) for each in work]
-                swapped = swap.swap(conn, settings, moves, run=run, reason=_reason(conn, work))
+                reason = checks.accepted(conn, [each.build for each in work])
+                swapped = swap.swap(conn, settings, moves, run=run, reason=reason)
         ends = {name: topics.describe(settings.kafka_config, name) for name in ranges}
         rebuilt = [_rebuilt(conn, w, r, ends) for w, r in zip(work, results, strict=True)]
         return Report(run, tuple(rebuilt), swapped, clock.seconds)
@@ -374,12 +375,6 @@ def _verify(
             )
         _now(conn, work)
     return results
-
-
-def _reason(conn: Connection, work: list[_Work]) -> str | None:
-    """Why the cut-over goes on although rows differ, for the ledger."""
-    found = [checks.accepted(conn, each.build) for each in work]
-    return "; ".join(dict.fromkeys(filter(None, found))) or None
 
 
 def _rebuilt(

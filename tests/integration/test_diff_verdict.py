@@ -8,6 +8,7 @@ import pytest
 
 from migrator.errors import Refused
 from migrator.projections.checks import DIFF
+from migrator.projections.cut_over import cut_over
 from migrator.projections.rebuild import Options, rebuild
 from tests.integration.test_diff import SHADOW, with_
 from tests.projects import edit, placed, states
@@ -61,11 +62,13 @@ def test_the_same_command_with_a_reason_goes_on_with_the_same_build(spoilt, db, 
 
 
 def test_a_reason_that_was_given_before_the_cut_over_reaches_the_ledger_with_it(spoilt, db):
-    rebuild(spoilt.settings, ["orders"], Options(cut_over=False, accept_diff="repaired"))
-    rebuild(spoilt.settings, ["orders"])
-    assert db.execute("SELECT reason FROM migrator.ledger WHERE build = 2").fetchall() == [
-        ("repaired",)
-    ]
+    options = Options(cut_over=False, accept_diff="repaired")
+    rebuild(spoilt.settings, ["orders"], options)
+    cut_over(spoilt.settings, [2])
+    reasons = db.execute(
+        "SELECT build, reason FROM migrator.ledger WHERE act = 'cut-over'"
+    ).fetchall()
+    assert reasons == [(1, None), (2, "repaired")]
 
 
 def test_a_build_that_stopped_at_its_diff_is_compared_anew(spoilt, db):
