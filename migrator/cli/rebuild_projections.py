@@ -261,7 +261,9 @@ def _text(report: Report) -> str:
                 f"migrator quarantine list --build {each.build}"
             )
         if each.lag_events:
-            lines.append(f"  {each.lag_events:,} events have come since; a rebuild takes them in")
+            lines.append(
+                f"  {each.lag_events:,} events have come since: migrator follow applies them"
+            )
     if report.swapped is None:
         numbers = " ".join(str(each.build) for each in report.projections)
         return "\n".join([*lines, f"Not cut over; to make it live: migrator cut-over {numbers}"])

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Swap this projection back to the build that was live before; may be repeated.",
 )
+@click.option(
+    "--instant",
+    is_flag=True,
+    help="Go back at once; what the archived build lacks is applied afterwards.",
+)
 @click.option("--to", metavar="REV", help="Undo revisions, newest first, until REV is the newest.")
 @click.option(
     "--export",
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
 def command(
     app: App,
     projections: tuple[str, ...],
+    instant: bool,
     to: str | None,
     folder: Path | None,
     reason: str | None,
@@ -48,7 +54,8 @@ def command(
     """Undo the last thing that was done: a cut-over, or a revision.
 
     A cut-over is undone by making the build live again that it had archived, in milliseconds; all
-    projections that were cut over together go back together.  A revision is undone by its rollback
+    projections that were cut over together go back together.  Before that, the archived build is
+    brought up to what the live one has read, so that readers miss no event.  A revision is undone by its rollback
     script, as the database has kept it: no checkout of that release is needed.
 
     It shows what it will do and asks first.
@@ -67,17 +74,27 @@ def command(
 
     planned = rollback.plan(app.settings, projections=projections, to=to)
     if dry_run:
-        text = "\n".join([*_lines(planned), "", *planned.statements, "", "Nothing was changed."])
+        text = "\n".join(
+            [*_lines(planned, instant=instant), "", *planned.statements, "", "Nothing was changed."]
+        )
         app.emit({"plan": asdict(planned)}, text)
         return
-    for line in _lines(planned):
+    for line in _lines(planned, instant=instant):
         app.say(line)
+    if not instant:
+        rollback.refuse_unknown(planned)
     reason = _reason(app, reason)
     app.confirm("Undo this?", yes=yes)
     done = rollback.rollback(
-        app.settings, planned, reason=reason, progress=lambda step: _say(app, step)
+        app.settings, planned, reason=reason, instant=instant, progress=lambda step: _say(app, step)
     )
-    app.emit({**asdict(planned), "run": str(done.run), "reason": reason}, _done(done))
+    document = {
+        **asdict(planned),
+        "run": str(done.run),
+        "reason": reason,
+        "caught_up": done.swapped.caught_up if done.swapped else 0,
+    }
+    app.emit(document, _done(done))
 
 
 def _say(app: App, step: Step) -> None:
@@ -138,17 +155,24 @@ def _reason(app: App, reason: str | None) -> str:
     )
 
 
-def _lines(planned: Plan) -> list[str]:
+def _lines(planned: Plan, *, instant: bool) -> list[str]:
     lines = ["This will be undone:"]
     for entry in planned.entries:
         lines.append(f"  {_named(entry)}, {entry.applied_at:%Y-%m-%d %H:%M} UTC, by {entry.client}")
         behind = planned.behind.get(entry.subject, 0)
         if behind:
+            known = entry.subject not in planned.unknown
             lines.append(
-                f"    build {entry.replaced_build} lacks the {behind:,} newest events; readers will "
-                "not see them until the projection is rebuilt"
+                f"    build {entry.replaced_build} lacks the {behind:,} newest events; "
+                + _when(known=known, instant=instant)
             )
     return lines
+
+
+def _when(*, known: bool, instant: bool) -> str:
+    if known:
+        return "they are applied afterwards" if instant else "they are applied first"
+    return "its definition is not in this checkout: its own release's migrator follow applies them"
 
 
 def _named(entry: Entry) -> str:
@@ -164,4 +188,4 @@ def _done(done: RolledBack) -> str:
         f"{m.incoming.projection} build {m.incoming.build}" for m in done.swapped.moves
     )
     said = f"Live again: {live}; {swaps.told(done.swapped)}."
-    return "\n".join([said, *swaps.notes(done.swapped)])
+    return "\n".join([said, *swaps.applied(done.swapped), *swaps.notes(done.swapped)])

@@ -26,12 +26,21 @@ def notes(swapped: Swapped) -> list[str]:
     ]
 
 
+def applied(swapped: Swapped) -> list[str]:
+    """How many events the new tables still had to take in, if there were any."""
+    if not swapped.caught_up:
+        return []
+    return [
+        f"  {swapped.caught_up:,} events were applied to them that the tables before them had read"
+    ]
+
+
 def text(swapped: Swapped) -> list[str]:
     """What a cut-over did, from its first line on."""
     archived = [str(m.outgoing.build) for m in swapped.moves if m.outgoing]
     kept = f"; kept for rollback: build {', '.join(archived)}" if archived else ""
     tries = f" in {swapped.attempts} attempts" if swapped.attempts > 1 else ""
-    return [f"Live now{tries}; {told(swapped)}{kept}.", *notes(swapped)]
+    return [f"Live now{tries}; {told(swapped)}{kept}.", *applied(swapped), *notes(swapped)]
 
 
 def document(swapped: Swapped) -> dict[str, Any]:
@@ -42,6 +51,7 @@ def document(swapped: Swapped) -> dict[str, Any]:
         "attempts": swapped.attempts,
         "live": [m.incoming.build for m in swapped.moves],
         "archived": [m.outgoing.build for m in swapped.moves if m.outgoing],
+        "caught_up": swapped.caught_up,
         "unvalidated": [asdict(u) for u in swapped.unvalidated],
         "notes": list(swapped.notes),
     }

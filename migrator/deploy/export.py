@@ -11,7 +11,7 @@ from migrator.migrations import export as revisions
 from migrator.migrations.export import Script
 from migrator.postgres import ledger
 from migrator.postgres.connect import Connection, connect
-from migrator.projections import swap_script
+from migrator.projections import swap_script, tail
 from migrator.projections.swap_script import SwapBack
 from migrator.settings import Settings
 
@@ -69,7 +69,7 @@ def _swap_backs(conn: Connection, settings: Settings) -> tuple[list[SwapBack], l
         except Refused as exc:
             without.append(exc.found)
             continue
-        made.append(swap_script.script(settings, entry, move, rollback.behind(conn, move)))
+        made.append(swap_script.script(settings, entry, move, tail.behind(conn, move)))
     return made, without
 
 

@@ -7,17 +7,17 @@ a new entry of the ledger that names the old one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID, uuid4
 
-from migrator.errors import Refused, UsageError
+from migrator.errors import MigratorError, Refused, UsageError
 from migrator.postgres import ledger
 from migrator.postgres.connect import Connection, connect
 from migrator.postgres.ledger import Entry
 from migrator.postgres.locks import deployer_lock
 from migrator.projections import build as builds
-from migrator.projections import swap, swap_sql
+from migrator.projections import swap, swap_sql, tail
 from migrator.projections.build import Build
 from migrator.projections.move import Move
 from migrator.projections.swap import Swapped
@@ -34,12 +34,15 @@ Step: TypeAlias = "Entry | Waiting | Retry | HeldOff | Killed"
 class Plan:
     """What a rollback would undo, newest first: either cut-overs, all at one instant, or revisions.
 
-    `behind` says for each projection how many events its archived build lacks that the live one has.
+    `behind` says for each projection how many events its archived build lacks that the live one has;
+    `unknown` names those of them whose definition is not in this checkout, with the commit, if known,
+    that the build was made from.
     """
 
     entries: tuple[Entry, ...]
     statements: tuple[str, ...]
     behind: dict[str, int]
+    unknown: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def is_of_projections(self) -> bool:
@@ -73,8 +76,13 @@ def plan(settings: Settings, *, projections: Sequence[str] = (), to: str | None 
         if chosen[0].act == "cut-over":
             moves = [move_back(conn, entry) for entry in chosen]
             statements = [f"{line};" for line in swap_sql.script(conn, settings, moves)]
-            lost = {m.incoming.projection: behind(conn, m) for m in moves}
-            return Plan(tuple(chosen), tuple(statements), lost)
+            lost = {m.incoming.projection: tail.behind(conn, m) for m in moves}
+            unknown = {
+                m.incoming.projection: builds.git_sha(conn, m.incoming)
+                for m in tail.with_definitions(settings, moves)
+                if m.definition is None and lost[m.incoming.projection]
+            }
+            return Plan(tuple(chosen), tuple(statements), lost, unknown)
     from migrator.migrations import undo
 
     return Plan(tuple(chosen), tuple(undo.shown(settings, entry) for entry in chosen), {})
@@ -163,25 +171,19 @@ def last_cut_overs(conn: Connection) -> list[Entry]:
     return list({e.subject: e for e in reversed(standing)}.values())[::-1]
 
 
-def behind(conn: Connection, move: Move) -> int:
-    """How many events lie between the positions of the two builds; read-only."""
-    assert move.outgoing is not None
-    archived = {(p.topic, p.partition): p for p in builds.positions(conn, move.incoming.build)}
-    lost = 0
-    for live in builds.positions(conn, move.outgoing.build):
-        held = archived.get((live.topic, live.partition))
-        lost += max(live.next_offset - (held.next_offset if held else 0), 0)
-    return lost
-
-
 def rollback(
     settings: Settings,
     planned: Plan,
     *,
     reason: str,
+    instant: bool = False,
     progress: Callable[[Step], None] = lambda _step: None,
 ) -> RolledBack:
     """Carry the plan out and record it with its reason.
+
+    An archived build that is behind the live one is first brought up to it, by the definition that it
+    was made of: readers miss no event. With `instant` they go back at once, and it is brought up
+    afterwards; where that definition is not in this checkout, by its own release's projector.
 
     `progress` hears each entry as it is undone, and whom a revision waits for meanwhile.
 
@@ -196,12 +198,14 @@ def rollback(
         raise UsageError("a rollback needs a reason", expected='--reason "why"')
     from migrator.migrations.up import Waiting
 
+    if not instant:
+        refuse_unknown(planned)
     run = uuid4()
     with deployer_lock(
         settings, "deploy", waiting=lambda holder: progress(Waiting(holder))
     ) as fence:
         if planned.is_of_projections:
-            swapped = _swap_back(settings, planned, run, reason)
+            swapped = _swap_back(settings, planned, run, reason, instant=instant)
             for entry in planned.entries:
                 progress(entry)
             return RolledBack(run, planned.entries, swapped)
@@ -213,8 +217,63 @@ def rollback(
     return RolledBack(run, planned.entries, None)
 
 
-def _swap_back(settings: Settings, planned: Plan, run: UUID, reason: str) -> Swapped:
-    with connect(settings, "rollback") as conn:
+def _swap_back(
+    settings: Settings, planned: Plan, run: UUID, reason: str, *, instant: bool
+) -> Swapped:
+    with connect(settings, "rollback", statement_timeout_ms=0) as conn:
         conn.autocommit = True
         moves = [move_back(conn, entry) for entry in planned.entries]
-        return swap.swap(conn, settings, moves, run=run, reason=reason)
+        known = tail.with_definitions(settings, moves)
+        if instant:
+            swapped = swap.swap(conn, settings, moves, run=run, reason=reason)
+            return _brought_up(conn, settings, swapped, known)
+        try:
+            applied = tail.bring(conn, settings, known)
+        except MigratorError as exc:
+            raise _not_brought_up(exc) from exc
+        swapped = swap.swap(conn, settings, known, run=run, reason=reason)
+        return replace(swapped, caught_up=applied + swapped.caught_up)
+
+
+def _brought_up(
+    conn: Connection, settings: Settings, swapped: Swapped, known: Sequence[Move]
+) -> Swapped:
+    """Apply what the builds that are live again lack; what keeps us from it is told and no failure."""
+    try:
+        return replace(swapped, caught_up=tail.bring_live(conn, settings, known))
+    except MigratorError as exc:
+        note = f"the events that it lacks are not all applied: {exc.found}"
+        return replace(swapped, notes=(*swapped.notes, note))
+
+
+def _not_brought_up(exc: MigratorError) -> MigratorError:
+    """The same error, which says how to go back all the same."""
+    return type(exc)(
+        f"the archived build cannot be brought up to the live one: {exc.found}",
+        expected=exc.expected,
+        next_step="nothing has changed; to go back without these events, --instant: they stay in the "
+        "topic, and migrator follow applies them later",
+        **exc.data,
+    )
+
+
+def refuse_unknown(planned: Plan) -> None:
+    """Refuse to show readers an older state where nobody here can bring it up to date first.
+
+    Raises:
+        Refused: an archived build is behind, and its definition is not in this checkout.
+    """
+    builds_of = {entry.subject: entry.replaced_build for entry in planned.entries}
+    for name, sha in planned.unknown.items():
+        release = f", commit {sha}" if sha else ""
+        raise Refused(
+            f"build {builds_of[name]} of {name} lacks the {planned.behind[name]:,} newest events, and "
+            "the definition that it was made of is not in this checkout",
+            expected=f"the projections of the release that made it{release}",
+            next_step="run the same command in a checkout of that release; or go back at once with "
+            "--instant: no event is lost, that release's migrator follow applies them",
+            projection=name,
+            build=builds_of[name],
+            behind=planned.behind[name],
+            git_sha=sha,
+        )

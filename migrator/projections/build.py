@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -118,6 +119,14 @@ def parts(conn: Connection, build: int) -> dict[str, str] | None:
         # An older layout has no such column.
         "SELECT to_jsonb(b) -> 'definition_parts' FROM migrator.build AS b WHERE build = %s",
         (build,),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def git_sha(conn: Connection, build: Build) -> str | None:
+    """The commit that the build was made from, where that was known; read-only."""
+    row = conn.execute(
+        "SELECT git_sha FROM migrator.build WHERE build = %s", (build.build,)
     ).fetchone()
     return row[0] if row else None
 
@@ -391,6 +400,25 @@ def vacuum(conn: Connection, build: Build) -> None:
     conn.execute("SET lock_timeout = '10s'")
     conn.execute(sql.SQL("VACUUM (FREEZE, ANALYZE) {}").format(build.table))
     conn.execute("RESET lock_timeout")
+
+
+@contextmanager
+def recounted(conn: Connection, build: Build) -> Iterator[None]:
+    """Keep the row's count of rows right over changes to the table; one that was wrong stays so."""
+    was_right = _count(conn, build) == build.rows
+    yield
+    if was_right:
+        conn.execute(
+            "UPDATE migrator.build SET rows = %s WHERE build = %s",
+            (_count(conn, build), build.build),
+        )
+
+
+def _count(conn: Connection, build: Build) -> int:
+    row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(build.table)).fetchone()
+    assert row is not None
+    count: int = row[0]
+    return count
 
 
 def _twice(

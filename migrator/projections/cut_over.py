@@ -11,7 +11,7 @@ from migrator.errors import Refused, UsageError
 from migrator.postgres import ledger
 from migrator.postgres.connect import Connection, connect
 from migrator.projections import build as builds
-from migrator.projections import checks, swap, swap_sql
+from migrator.projections import checks, swap, swap_sql, tail
 from migrator.projections.build import Build
 from migrator.projections.move import move_for
 from migrator.projections.swap import Swapped
@@ -57,6 +57,7 @@ def cut_over(settings: Settings, numbers: Sequence[int]) -> CutOver:
             chosen = _chosen(conn, numbers)
             moves = [move_for(conn, each) for each in chosen if each.state != "live"]
             run = uuid4()
+            moves = tail.with_definitions(settings, moves)
             reason = checks.accepted(conn, [move.incoming for move in moves])
             swapped = swap.swap(conn, settings, moves, run=run, reason=reason) if moves else None
         return CutOver(run, tuple(chosen), swapped)

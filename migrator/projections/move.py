@@ -12,15 +12,20 @@ from migrator.postgres.attached import Hanging, Shape
 from migrator.postgres.connect import Connection
 from migrator.projections import build as builds
 from migrator.projections.build import Build
+from migrator.projections.definition import Definition
 
 
 @dataclass(frozen=True)
 class Move:
-    """One projection's part of a swap: `incoming` becomes live; `outgoing` was, if any was."""
+    """One projection's part of a swap: `incoming` becomes live; `outgoing` was, if any was.
+
+    With the `definition` of the incoming build, the swap brings it up to what the live one has read.
+    """
 
     incoming: Build
     outgoing: Build | None
     undoes: int | None = None
+    definition: Definition | None = None
 
     @property
     def tables(self) -> list[sql.Identifier]:

@@ -23,7 +23,16 @@ from migrator.logs import logger
 from migrator.postgres import catalog, ledger
 from migrator.postgres.connect import Connection, connect
 from migrator.projections import build as builds
-from migrator.projections import carry, checks, quarantine, registry, shadow, swap, swap_sql
+from migrator.projections import (
+    carry,
+    catch_up,
+    checks,
+    quarantine,
+    registry,
+    shadow,
+    swap,
+    swap_sql,
+)
 from migrator.projections.build import Build
 from migrator.projections.checks import Result
 from migrator.projections.diff_columns import columns_of
@@ -41,6 +50,7 @@ if TYPE_CHECKING:
     from migrator.settings import Settings
 
 READ_AHEAD_SHARE = 4
+MOST_CATCH_UPS, FEW_EVENTS = 5, 10_000
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,13 @@ def rebuild(
         run, swapped = uuid4(), None
         if options.cut_over:
             with clock.step("cut-over", "making the new tables live"):
-                moves = [move_for(conn, _now(conn, each).build) for each in work]
+                moves = [
+                    replace(
+                        move_for(conn, _now(conn, each).build),
+                        definition=each.registered.definition,
+                    )
+                    for each in work
+                ]
                 reason = checks.accepted(conn, [each.build for each in work])
                 swapped = swap.swap(conn, settings, moves, run=run, reason=reason)
         ends = {name: topics.describe(settings.kafka_config, name) for name in ranges}
@@ -355,6 +371,33 @@ def _load(conn: Connection, work: _Work, clock: _Clock) -> None:
         _now(conn, work)
 
 
+def _catch_up(conn: Connection, settings: Settings, work: _Work, clock: _Clock) -> None:
+    """Apply what has come while the topics were read, so that what is checked is what goes live.
+
+    Until little is left; the swap applies what the live build has read of the rest.
+    """
+    for _ in range(MOST_CATCH_UPS):
+        ends = {
+            (topic.name, part.partition): part.end
+            for topic in (topics.describe(settings.kafka_config, t.name) for t in work.topics)
+            for part in topic.partitions
+        }
+        lag = catch_up.lag(conn, work.build, ends)
+        if lag == 0:
+            return
+        with (
+            clock.step(
+                "catch-up", f"applying {lag:,} events that have come to {work.registered.name}"
+            ),
+            builds.recounted(conn, work.build),
+        ):
+            catch_up.catch_up(
+                conn, settings, work.build, work.registered.definition, work.build.table
+            )
+        if lag < FEW_EVENTS:
+            return
+
+
 def _verify(
     conn: Connection, settings: Settings, work: _Work, options: Options, clock: _Clock
 ) -> list[Result]:
@@ -364,6 +407,7 @@ def _verify(
             for live in builds.find(conn, work.registered.name, ["live"]):
                 carry.prepare(conn, live, work.build)
             builds.vacuum(conn, work.build)
+        _catch_up(conn, settings, work, clock)
         with clock.step("verify", f"checking {work.registered.name}"):
             results = checks.verify(
                 conn,

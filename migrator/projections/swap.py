@@ -26,7 +26,7 @@ from migrator.postgres import attached, catalog, ledger
 from migrator.postgres.attached import Attached
 from migrator.postgres.connect import Connection
 from migrator.projections import build as builds
-from migrator.projections import carry, swap_sql, writers
+from migrator.projections import carry, swap_sql, tail, writers
 from migrator.projections.carry import Unvalidated
 from migrator.projections.move import Move, incoming_table, refuse_attachments
 
@@ -43,6 +43,7 @@ class Swapped:
 
     `held_ms` is how long the tables were locked; `stall_ms` the longest that a reader can have waited
     for us, in any attempt. `notes` tell what was added to the old tables by hand, and where it is.
+    `caught_up` is how many events were applied to the incoming builds, which the live ones had read.
     """
 
     moves: tuple[Move, ...]
@@ -52,6 +53,7 @@ class Swapped:
     stall_ms: float = 0.0
     unvalidated: tuple[Unvalidated, ...] = ()
     notes: tuple[str, ...] = ()
+    caught_up: int = 0
 
 
 class _Changed(Exception):
@@ -69,6 +71,7 @@ class _Try:
     reason: str | None
     attempt: int = 0
     stall_ms: float = 0.0
+    caught_up: int = 0
 
 
 def swap(
@@ -83,6 +86,8 @@ def swap(
 
     Atomic: readers see all the new tables or all the old ones, and never an error. Nobody waits
     much longer than `swap_lock_timeout_ms` for us. Positions need no change: each build has its own.
+    A build whose definition its move has is brought up to what the live one has read: readers never
+    go back in time.
     What hangs on the live tables hangs on the new ones afterwards; their foreign keys hold for
     new rows at once, and are validated after the commit.
 
@@ -99,6 +104,8 @@ def swap(
             notes = _prepare(conn, moves)
             if tried.attempt == 1:
                 carry.refuse_orphans(conn, moves)
+            # What is left for the locks is then short; and what was done stays, if they are not to be had.
+            tried.caught_up += tail.bring(conn, settings, moves)
             _drain(conn, moves, limit)
             swapped, later = _attempt(tried, notes)
             break
@@ -157,6 +164,8 @@ def _attempt(tried: _Try, notes: list[str]) -> tuple[Swapped, list[str]]:
         conn.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(swap_sql.AUTOVACUUM_TIMEOUT))
         writers.exclude(conn, [move.incoming.projection for move in moves])
         _lock_builds(conn, moves)
+        # Projectors wait for this, readers do not: no table is locked yet.
+        caught_up = tail.bring_inside(conn, tried.settings, moves)
         # Before the tables: whoever waits for the ledger must not hold them.
         conn.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(swap_sql.AUTOVACUUM_TIMEOUT))
         conn.execute("LOCK TABLE migrator.ledger IN SHARE ROW EXCLUSIVE MODE")
@@ -186,6 +195,7 @@ def _attempt(tried: _Try, notes: list[str]) -> tuple[Swapped, list[str]]:
         held_ms=(ended - held) * 1000,
         stall_ms=stall_ms,
         notes=tuple(notes),
+        caught_up=tried.caught_up + caught_up,
     )
     return swapped, swap_sql.once([s for each in carried for s in each.validations])
 

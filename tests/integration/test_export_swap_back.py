@@ -66,7 +66,7 @@ def test_its_entry_says_what_that_of_a_rollback_says(project, folder, psql, db):
     assert psql().returncode == 0
     by_psql = ledger.entries(db)[-1]
     rebuild(project.settings, ["orders"])
-    rollback.rollback(project.settings, rollback.plan(project.settings), reason="x")
+    rollback.rollback(project.settings, rollback.plan(project.settings), reason="x", instant=True)
     by_migrator = ledger.entries(db)[-1]
     for name in ("act", "subject", "message", "phase", "irreversible", "allowed", "retries"):
         assert getattr(by_psql, name) == getattr(by_migrator, name)
@@ -110,7 +110,7 @@ def test_after_another_rebuild_it_is_refused(project, folder, psql, db, produce)
 
 def test_after_another_rebuild_and_back_it_is_refused_no_more(project, folder, psql, db):
     rebuild(project.settings, ["orders"], Options(restart=True))
-    rollback.rollback(project.settings, rollback.plan(project.settings), reason="x")
+    rollback.rollback(project.settings, rollback.plan(project.settings), reason="x", instant=True)
     assert psql().returncode == 0
     assert states(db) == {1: "live", 2: "archived", 3: "archived"}
 

@@ -28,7 +28,9 @@ def twice_built(project, produce, db):
 
 
 def go_back(settings, **which):
-    return rollback.rollback(settings, rollback.plan(settings, **which), reason="a test")
+    return rollback.rollback(
+        settings, rollback.plan(settings, **which), reason="a test", instant=True
+    )
 
 
 def test_the_last_cut_over_is_undone_by_swapping_back(twice_built, db):
@@ -165,18 +167,18 @@ def test_an_empty_ledger_has_nothing_to_roll_back(project):
 
 def test_a_plan_that_another_run_has_carried_out_is_refused(twice_built):
     planned = rollback.plan(twice_built.settings)
-    rollback.rollback(twice_built.settings, planned, reason="first")
+    rollback.rollback(twice_built.settings, planned, reason="first", instant=True)
     with pytest.raises(Refused, match="not archived any more"):
-        rollback.rollback(twice_built.settings, planned, reason="second")
+        rollback.rollback(twice_built.settings, planned, reason="second", instant=True)
 
 
 def test_the_command_asks_for_a_reason_and_a_yes(twice_built, cli, db):
-    without_reason = cli("rollback", "--yes")
+    without_reason = cli("rollback", "--instant", "--yes")
     assert (without_reason.exit_code, "reason" in without_reason.stderr) == (2, True)
-    without_yes = cli("rollback", "--reason", "r")
+    without_yes = cli("rollback", "--instant", "--reason", "r")
     assert (without_yes.exit_code, "--yes" in without_yes.stderr) == (2, True)
     assert states(db) == {1: "archived", 2: "live"}
-    done = cli("--json", "rollback", "--reason", "r", "--yes")
+    done = cli("--json", "rollback", "--instant", "--reason", "r", "--yes")
     assert done.exit_code == 0
     assert json.loads(done.stdout)["behind"] == {"orders": 15}
     assert states(db) == {1: "live", 2: "archived"}
