@@ -119,7 +119,7 @@ class Project:
             self._cut(source)
             try:
                 self._run(
-                    sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                    sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
                         sql.Identifier(target), sql.Identifier(source)
                     )
                 )

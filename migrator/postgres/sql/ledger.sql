@@ -193,3 +193,26 @@ BEGIN
     END IF;
 END
 $$;
+
+CREATE TABLE IF NOT EXISTS migrator.checkpoint (
+    checkpoint   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name         text NOT NULL,
+    state        text NOT NULL CHECK (state IN ('creating', 'ready', 'deleted')),
+    provider     text NOT NULL CHECK (provider IN ('neon', 'postgresql')),
+    branch_id    text,
+    taken_at     timestamptz NOT NULL,
+    lsn          pg_lsn NOT NULL,
+    revision     text,
+    ledger_entry bigint,
+    ledger_hash  text,
+    builds       jsonb NOT NULL,
+    expires_at   timestamptz,
+    client       text NOT NULL,
+    git_sha      text,
+    restored_at  timestamptz,
+    restored_by  text,
+    reason       text,
+    kept_as      text,
+    changed_at   timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNIQUE INDEX IF NOT EXISTS checkpoint_one_of_a_name ON migrator.checkpoint (name) WHERE state <> 'deleted';
