@@ -265,8 +265,15 @@ def _text(report: Report) -> str:
                 f"  {each.lag_events:,} events have come since: migrator follow applies them"
             )
     if report.swapped is None:
-        numbers = " ".join(str(each.build) for each in report.projections)
-        return "\n".join([*lines, f"Not cut over; to make it live: migrator cut-over {numbers}"])
+        numbers = [each.build for each in report.projections]
+        schemas = ", ".join(f"migrator_build_{number}" for number in numbers)
+        return "\n".join(
+            [
+                *lines,
+                f"Not cut over; to make it live: migrator cut-over {' '.join(map(str, numbers))}",
+                f"Until then it is read beside the live one with search_path = {schemas}, public",
+            ]
+        )
     lines += swaps.text(report.swapped)
     took = ", ".join(f"{step} {s:.1f} s" for step, s in report.seconds.items() if s >= 0.05)
     return "\n".join([*lines, f"It took: {took}."])

@@ -55,6 +55,11 @@ def grant_statements(conn: Connection, source: int, target: int | None) -> list[
     return _texts(conn, "grants", {"from": source, "to": target})
 
 
+def reader_statements(conn: Connection, source: int, schema: str) -> list[str]:
+    """The DDL that lets the readers of `source` read the table of its name in `schema`; read-only."""
+    return _texts(conn, "readers", {"from": source, "schema": schema})
+
+
 def default_grant_statements(conn: Connection, target: int, schema: str) -> list[str]:
     """The DDL that gives `target` the default privileges of `schema`; read-only."""
     return _texts(conn, "default_grants", {"to": target, "schema": schema})

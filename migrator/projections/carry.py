@@ -59,6 +59,16 @@ def prepare(conn: Connection, live: Build, incoming: Build) -> list[str]:
     return statements
 
 
+def let_read(conn: Connection, live: Build, incoming: Build) -> None:
+    """Let those who read the live table read the incoming one by its own schema; idempotent."""
+    source = catalog.table_oid(conn, live.target)
+    if source is None:
+        return
+    with conn.transaction():
+        for statement in catalog.reader_statements(conn, source, incoming.schema):
+            conn.execute(statement.encode())
+
+
 def preparations(conn: Connection, live: Build, incoming: Build) -> list[str]:
     """What `prepare` has still to run; read-only. Nothing where the live table was dropped by hand."""
     source, target = catalog.table_oid(conn, live.target), catalog.table_oid(conn, incoming.table)

@@ -402,10 +402,14 @@ def _verify(
     conn: Connection, settings: Settings, work: _Work, options: Options, clock: _Clock
 ) -> list[Result]:
     results: list[Result] = []
+    if work.build.state == "verified" and not options.cut_over:
+        _catch_up(conn, settings, work, clock)  # it may be read beside the live one
+        _now(conn, work)
     if work.build.state == "loaded":
         with clock.step("load", f"vacuuming {work.registered.name}"):
             for live in builds.find(conn, work.registered.name, ["live"]):
                 carry.prepare(conn, live, work.build)
+                carry.let_read(conn, live, work.build)
             builds.vacuum(conn, work.build)
         _catch_up(conn, settings, work, clock)
         with clock.step("verify", f"checking {work.registered.name}"):
