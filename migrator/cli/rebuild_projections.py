@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +14,8 @@ from migrator.cli import swaps
 from migrator.cli.context import App, pass_app
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from migrator.projections.changes import Change
     from migrator.projections.preflight import Preflight
     from migrator.projections.rebuild import Planned, Report
@@ -74,6 +79,13 @@ if TYPE_CHECKING:
     type=click.Choice(["local", "ray"]),
     help="Where the workers run: this machine, or the Ray cluster of [ray].",
 )
+@click.option(
+    "--report",
+    "report_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.html",
+    help="Write checks, differences and steps as one HTML file, whether it succeeds or not.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan with its SQL and change nothing.")
 @pass_app
 def command(
@@ -90,6 +102,7 @@ def command(
     accept_diff: str | None,
     renamed: tuple[str, ...],
     executor: str | None,
+    report_file: Path | None,
     dry_run: bool,
 ) -> None:
     """Replay topics into fresh tables, check them, and make them live at one instant.
@@ -109,8 +122,13 @@ def command(
     from migrator.errors import Refused
     from migrator.projections import rebuild
 
+    if report_file is not None:
+        from migrator.report import html
+
+        html.refuse_unwritable(report_file)
     chosen, changes = _chosen(app, names, all_of_them=all_of_them, changed=changed)
     if not chosen:
+        _write_report(report_file, {"projections": [], "seconds": {}, "cut_over": None})
         app.emit({"projections": [], "changes": []}, NOTHING_CHANGED)
         return
     options = rebuild.Options(
@@ -140,11 +158,34 @@ def command(
     from migrator.cli.progress import replay_progress
 
     as_json = app.json or app.log_format == "json"
-    with replay_progress(as_json=as_json) as listener:
+    with _reported(report_file), replay_progress(as_json=as_json) as listener:
         for line in _changed_text(changes):
             listener(rebuild.Step("changed", line))
         report = rebuild.rebuild(app.settings, chosen, options, listener=listener)
-    app.emit(_document(report) | {"changes": [asdict(c) for c in changes]}, _text(report))
+    document = _document(report) | {"changes": [asdict(c) for c in changes]}
+    _write_report(report_file, document)
+    app.emit(document, _text(report, app.console))
+
+
+@contextmanager
+def _reported(file: Path | None) -> Iterator[None]:
+    """Write the report of a rebuild that fails, too."""
+    from migrator.errors import MigratorError
+
+    try:
+        yield
+    except MigratorError as exc:
+        _write_report(file, {"projections": [], "seconds": {}, "cut_over": None}, exc.as_json())
+        raise
+
+
+def _write_report(
+    file: Path | None, document: dict[str, Any], error: dict[str, Any] | None = None
+) -> None:
+    if file is not None:
+        from migrator.report import html
+
+        html.write(file, html.rebuild(document, error))
 
 
 def _reason(said: str | None) -> str | None:
@@ -244,17 +285,19 @@ def _document(report: Report) -> dict[str, Any]:
     }
 
 
-def _text(report: Report) -> str:
-    from migrator.projections.checks import examples
+def _text(report: Report, console: Console) -> str:
+    from migrator.cli import check_results
 
     lines = []
     for each in report.projections:
         lines.append(
             f"{each.projection}: build {each.build}, {each.rows:,} rows from {each.events:,} events"
         )
-        for result in each.results:
-            lines.append(f"  {result.verdict}: {result.check} ({result.found})")
-            lines += [f"    {line}" for line in examples(result)]
+        lines += (
+            check_results.table(each.results, console)
+            if each.results and console.is_terminal
+            else check_results.lines(each.results)
+        )
         if each.quarantined:
             lines.append(
                 f"  {each.quarantined:,} events are in quarantine and not in the table: "

@@ -6,8 +6,9 @@ is the diff with live alone, the build stays loaded: it may be right, and somebo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -17,15 +18,18 @@ from psycopg.types.json import Jsonb
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from migrator.errors import MigratorError, Refused
+from migrator.kafka.topics import TopicRange
 from migrator.postgres.connect import Connection
+from migrator.projections import agreement, diff, purity, quarantine
 from migrator.projections import build as builds
-from migrator.projections import diff, quarantine
 from migrator.projections.build import Build
 from migrator.projections.definition import Check, Definition
 from migrator.projections.diff_columns import NotCompared
 from migrator.projections.diff_text import diff_lines
-from migrator.projections.diff_verdict import Asked, Judged, Verdict, judged, not_judged
+from migrator.projections.diff_verdict import Asked, judged, not_judged
 from migrator.projections.registry import Registered
+from migrator.projections.sampled import first_events
+from migrator.projections.verdict import Judged, Verdict, passed
 
 if TYPE_CHECKING:
     from migrator.settings import Settings
@@ -51,6 +55,7 @@ def verify(
     settings: Settings,
     build: Build,
     registered: Registered,
+    topics: Sequence[TopicRange],
     *,
     asked: Asked,
     renamed: Mapping[str, str] | None = None,
@@ -63,6 +68,7 @@ def verify(
         Refused: a check fails; the report is in `data` and in migrator.build.
     """
     definition = registered.definition
+    folded = list(_folded(conn, settings, build, definition, topics))
     compared = _diff(conn, settings, build, registered, asked, renamed or {})
     with conn.transaction():
         current = builds.lock(conn, build.build, "loaded")
@@ -73,8 +79,10 @@ def verify(
             _complete(conn, build),
             _rows(conn, current),
             _constraints(conn, build),
+            _plans(conn, build),
             *_quarantine(conn, build),
             *(_own(conn, build, definition, check) for check in definition.checks),
+            *folded,
             compared,
         ]
         failed = [r for r in results if r.verdict == "failed"]
@@ -156,8 +164,19 @@ def _result(build: Build, check: str, verdict: Judged) -> Result:
     return Result(build.projection, check, verdict.verdict, verdict.found, verdict.numbers)
 
 
-def _passed(holds: bool) -> Verdict:
-    return "passed" if holds else "failed"
+def _folded(
+    conn: Connection,
+    settings: Settings,
+    build: Build,
+    definition: Definition,
+    topics: Sequence[TopicRange],
+) -> Iterator[Result]:
+    """The checks of the handlers, on the first events of a partition."""
+    sample = first_events(settings, topics)
+    twice = purity.fold_twice(sample, definition)
+    yield _result(build, "a sample folds twice to the same rows", twice.judged)
+    agree = agreement.agree(conn, build, definition, sample, twice)
+    yield _result(build, "bulk and live engine agree on a sample", agree)
 
 
 def _complete(conn: Connection, build: Build) -> Result:
@@ -165,13 +184,13 @@ def _complete(conn: Connection, build: Build) -> Result:
     left = [f"partition {p.partition} lacks {p.lag}" for p in positions if p.lag]
     events = sum(p.events for p in positions)
     found = "; ".join(left) or f"{events:,} events of {len(positions)} partitions"
-    return Result(build.projection, "every partition is complete", _passed(not left), found)
+    return _result(build, "every partition is complete", passed(not left, found))
 
 
 def _quarantine(conn: Connection, build: Build) -> list[Result]:
     """Not a verdict: what the build goes without was allowed, and is to be seen."""
     found = quarantine.summary(conn, build.build)
-    return [Result(build.projection, "events it goes without", "passed", found)] if found else []
+    return [_result(build, "events it goes without", passed(True, found))] if found else []
 
 
 def _rows(conn: Connection, build: Build) -> Result:
@@ -180,8 +199,8 @@ def _rows(conn: Connection, build: Build) -> Result:
     found = (
         f"{counted:,} rows" if counted == build.rows else f"{counted:,} rows, not {build.rows:,}"
     )
-    holds = _passed(counted == build.rows)
-    return Result(build.projection, "the table holds every folded row", holds, found)
+    holds = passed(counted == build.rows, found, rows=counted)
+    return _result(build, "the table holds every folded row", holds)
 
 
 def _constraints(conn: Connection, build: Build) -> Result:
@@ -194,9 +213,21 @@ def _constraints(conn: Connection, build: Build) -> Result:
         {"table": build.table.as_string(conn)},
     ).fetchall()
     found = ", ".join(name for (name,) in invalid) + " invalid" if invalid else "all valid"
-    return Result(
-        build.projection, "constraints and indexes are valid", _passed(not invalid), found
-    )
+    return _result(build, "constraints and indexes are valid", passed(not invalid, found))
+
+
+def _plans(conn: Connection, build: Build) -> Result:
+    """Without statistics the first queries after the cut-over would be planned blindly."""
+    query = files("migrator.postgres").joinpath("sql/statistics.sql").read_bytes()
+    row = conn.execute(query, {"table": build.table.as_string(conn)}).fetchone()
+    assert row is not None
+    rows, columns, lacking = row
+    found = f"statistics of {columns} columns, {rows:,} rows expected"
+    if rows < 0:
+        found = "it was never analysed"
+    elif lacking:
+        found = f"no statistics of {', '.join(lacking)}"
+    return _result(build, "plans can be made", passed(rows >= 0 and not lacking, found, rows=rows))
 
 
 def _own(conn: Connection, build: Build, definition: Definition, check: Check) -> Result:
@@ -213,7 +244,7 @@ def _own(conn: Connection, build: Build, definition: Definition, check: Check) -
             next_step="correct the check, then run the same command again",
         ) from exc
     found = "no row" if not rows else f"rows such as {rows[0]}"
-    return Result(build.projection, name, _passed(not rows), found)
+    return _result(build, name, passed(not rows, found))
 
 
 def _compiled(query: Any, name: str) -> tuple[str, dict[str, Any]]:

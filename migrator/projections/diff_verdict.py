@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from typing import Any, Literal
 
 from migrator.projections.diff import Diff
-
-Verdict = Literal["passed", "failed", "skipped"]
+from migrator.projections.verdict import Judged
 
 
 @dataclass(frozen=True)
@@ -25,15 +23,6 @@ class Asked:
 
     max_diff: str | None = None
     accepted: str | None = None
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A verdict, in words and numbers."""
-
-    verdict: Verdict
-    found: str
-    numbers: dict[str, Any]
 
 
 def judged(diff: Diff, asked: Asked, *, same_definition: bool) -> Judged:

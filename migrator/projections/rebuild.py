@@ -418,6 +418,7 @@ def _verify(
                 settings,
                 work.build,
                 work.registered,
+                work.topics,
                 asked=Asked(settings.projections.max_diff, options.accept_diff),
                 renamed=dict(options.renamed),
             )
