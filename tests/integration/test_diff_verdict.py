@@ -154,3 +154,15 @@ def test_a_limit_that_is_none_is_refused(tmp_path, make_settings, cli, wrong):
 
 def test_a_reason_must_be_one(project, cli):
     assert cli("rebuild-projections", "--all", "--accept-diff", " ").exit_code == 2
+
+
+def test_the_report_is_written_whether_the_rebuild_stops_or_goes_on(spoilt, db, cli, tmp_path):
+    db.execute("UPDATE orders SET status = '<script>alert(1)</script>' WHERE order_id = 'o1'")
+    file = tmp_path / "report.html"
+    assert cli("rebuild-projections", "--all", "--report", str(file)).exit_code == 3
+    page = file.read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script" not in page
+    again = ("rebuild-projections", "--all", "--accept-diff", "spoilt", "--report", str(file))
+    assert cli(*again).exit_code == 0
+    assert "Accepted: spoilt" in file.read_text()
