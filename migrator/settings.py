@@ -138,6 +138,18 @@ class Projections(_Section):
     diff_join_rows: int = Field(1_000_000, ge=0)
 
 
+class Follow(_Section):
+    """How `migrator follow` keeps tables current."""
+
+    group: str = Field("migrator", min_length=1)
+    batch_events: int = Field(5000, ge=1)
+    batch_ms: int = Field(50, ge=0)
+    memory_mb: int = Field(64, ge=1)
+    quarantine: int = Field(1000, ge=0)
+    ready_lag_events: int = Field(10_000, ge=0)
+    keep_hot_s: float = Field(5, gt=0)
+
+
 def _without_our_own(value: dict[str, Any]) -> dict[str, Any]:
     if "working_dir" in value:
         raise ValueError("working_dir is migrator's own: include names what projections import")
@@ -282,6 +294,7 @@ class Settings(BaseSettings):
     migrations: Migrations = Migrations()
     release: Release = Release()
     projections: Projections = Projections()
+    follow: Follow = Follow()
     ray: Ray = Ray()
     neon: Neon = Neon()
     topics: dict[str, Topic] = Field(default_factory=dict)

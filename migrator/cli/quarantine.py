@@ -12,6 +12,7 @@ from migrator.cli.progress import printable
 
 if TYPE_CHECKING:
     from migrator.projections.quarantine import Held
+    from migrator.projections.release import Released
 
 
 @click.group("quarantine")
@@ -68,33 +69,56 @@ def show(app: App, entry: int, as_hex: bool) -> None:
 def release(app: App, entries: tuple[int, ...], reason: str, dry_run: bool) -> None:
     """Mark ENTRIES as seen to: status and list leave them out from then on.
 
-    It does not fold them into any table; a rebuild reads every event again, released or not.
+    What waits behind an entry that `migrator follow` has put there is folded into the live table, in
+    order; the event itself, too, if that is possible now.  Those of a rebuild are marked and no more: a
+    rebuild reads every event again, released or not.
     """
     from migrator.postgres.connect import connect
     from migrator.projections import quarantine
+    from migrator.projections.release import Released, release
 
     if dry_run:
         with connect(app.settings, "quarantine") as conn:
             conn.read_only = True
-            found = quarantine.releasable(conn, entries)
+            done = Released(quarantine.releasable(conn, entries))
     else:
-        with connect(app.settings, "quarantine") as conn:
-            found = quarantine.release(conn, entries, reason)
-    done = "would be released" if dry_run else "released"
-    lines = [f"{done}: {_line(each)}" for each in found]
+        with connect(app.settings, "quarantine", autocommit=True) as conn:
+            done = release(conn, app.settings, entries, reason)
+    said = "would be released" if dry_run else "released"
+    lines = [f"{said}: {_line(each)}" for each in done.marked]
     key = "plan" if dry_run else "released"
     app.emit(
-        {key: [_document(each) for each in found]},
-        "\n".join([*lines, *(["Nothing was changed."] if dry_run else [])]),
+        {
+            key: [_document(each) for each in done.marked],
+            "folded": done.folded,
+            "left_out": done.left_out,
+            "stopped": done.stopped,
+        },
+        "\n".join([*lines, *_folded(done), *(["Nothing was changed."] if dry_run else [])]),
     )
+
+
+def _folded(done: Released) -> list[str]:
+    lines = [f"left out of the table: entry {entry}" for entry in done.left_out]
+    if done.folded:
+        lines.append(f"folded into the table: entry {', '.join(map(str, done.folded))}")
+    return lines + [
+        f"entry {entry} does not fold either, and holds back what is behind it: {printable(why)}"
+        for entry, why in done.stopped.items()
+    ]
 
 
 def _line(each: Held) -> str:
     released = f" (released: {each.reason})" if each.released_at else ""
+    behind = (
+        f" (waits behind entry {each.held_behind})"
+        if each.held_behind not in (None, each.entry)
+        else ""
+    )
     return (
         f"{each.entry}  build {each.build} of {each.projection}  {each.topic} "
         f"partition {each.partition} offset {each.event_offset}  key {_text(each.key)}  "
-        f"{printable(each.error)}{released}"
+        f"{printable(each.error)}{behind}{released}"
     )
 
 

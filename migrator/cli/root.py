@@ -27,6 +27,7 @@ COMMANDS = {
         "Replay the topics into fresh tables, check them, and cut over.",
     ),
     "cut-over": ("cut_over", "Make verified builds live at one instant."),
+    "follow": ("follow", "Keep live tables current: the projector."),
     "quarantine": ("quarantine", "Show and release the events that a build goes without."),
     "abort": ("abort", "Give up an unfinished or failed build, and drop its tables."),
     "prune": ("prune", "Drop archived builds that no rollback needs."),

@@ -90,9 +90,10 @@ class Applier:
                 self._upsert.write(changed)
 
     def _fetch(self, keys: Iterable[Hashable]) -> None:
-        for key, row in self._rows.fetch(keys):
-            self._fold.rows[key] = row
-            self._before[key] = self._encoded(row)
+        with self._explained():
+            for key, row in self._rows.fetch(keys):
+                self._fold.rows[key] = row
+                self._before[key] = self._encoded(row)
 
     def _encoded(self, row: Any) -> bytes:
         """The row's values as they are written; a handler may change those that a row holds."""

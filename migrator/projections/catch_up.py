@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import Message
 from psycopg import sql
 
-from migrator.errors import MigratorError
+from migrator.errors import MigratorError, Overtaken
 from migrator.kafka import topics
 from migrator.kafka.client import quiet
 from migrator.kafka.log import Limits, Part, Slice, read_together
@@ -66,11 +66,11 @@ def catch_up(
     for part, batches in read_together(quiet(settings.kafka_config), ids, parts, limits=limits):
         stretch = _Stretch(dict(zip(definition.topics, part, strict=True)))
         for records in _rebatched(batches):
-            with _transaction(conn, build, is_callers=in_transaction):
+            with _transaction(conn, build, table, is_callers=in_transaction):
                 applier.apply(records, stretch.moves(records))
             events += len(records)
         if last := stretch.rest():
-            with _transaction(conn, build, is_callers=in_transaction):
+            with _transaction(conn, build, table, is_callers=in_transaction):
                 applier.apply([], last)
     return events
 
@@ -159,10 +159,21 @@ def _rebatched(batches: Iterable[list[Message]]) -> Iterator[list[Message]]:
 
 
 @contextmanager
-def _transaction(conn: Connection, build: Build, *, is_callers: bool) -> Iterator[None]:
+def _transaction(
+    conn: Connection, build: Build, table: sql.Identifier, *, is_callers: bool
+) -> Iterator[None]:
     if is_callers:
         yield
         return
     with conn.transaction():
         writers.share(conn, build.projection)
+        now = builds.numbered(conn, build.build)
+        if now is None or (now.state == "live") != (table == build.target):
+            raise Overtaken(
+                f"build {build.build} of {build.projection} was {build.state}, and is "
+                f"{now.state if now else 'gone'} now",
+                expected=f"its rows in {table.as_string()}",
+                next_step="run the same command again",
+                build=build.build,
+            )
         yield

@@ -3,11 +3,14 @@
 A rebuild commits them with the rows and the position of the stretch that they lie in, so that a
 killed run has neither lost nor doubled one. They stay as long as their build does. Released means
 that somebody has seen to one: it is no longer counted; a rebuild reads every event again anyway.
+
+Those that a projector has put there hold their key back: `held_behind` is the entry that a key's
+events wait behind, its own for the first of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -55,6 +58,7 @@ class Held:
     event_time: datetime | None
     event_type: str | None
     error: str
+    held_behind: int | None
     quarantined_at: datetime
     released_at: datetime | None
     released_by: str | None
@@ -74,6 +78,14 @@ def told(projection: str, poison: Poison) -> Quarantined:
     )
 
 
+_INSERT = """
+INSERT INTO migrator.quarantine
+  (build, topic, partition, event_offset, key, headers, value, event_time, event_type, error,
+   held_behind)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+
+
 def room(conn: Connection, build: int, limit: int) -> int:
     """How many more events a build may go without; read-only."""
     return max(limit - count(conn, build), 0)
@@ -87,10 +99,7 @@ def hold(conn: Connection, build: int, events: Sequence[Poison], limit: int) -> 
     """
     with conn.cursor() as cursor:
         cursor.executemany(
-            """INSERT INTO migrator.quarantine
-                 (build, topic, partition, event_offset, key, headers, value, event_time,
-                  event_type, error)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+            _INSERT,
             # Within a batch those that do not decode are found before those that do not fold.
             [_row(build, event) for event in sorted(events, key=lambda e: (e.topic, e.offset))],
         )
@@ -99,6 +108,66 @@ def hold(conn: Connection, build: int, events: Sequence[Poison], limit: int) -> 
     if count(conn, build) > limit:
         last = events[-1]
         raise too_many(MigratorError(f"{last.error} ({last.place})"), limit)
+
+
+def held_keys(
+    conn: Connection, build: int, keys: Iterable[bytes | None] | None = None
+) -> dict[bytes | None, int]:
+    """The keys (of these, or all) whose events wait, each with the entry that they wait behind."""
+    rows = conn.execute(
+        """SELECT key, held_behind FROM migrator.quarantine
+           WHERE build = %(build)s AND held_behind = entry AND released_at IS NULL
+             AND (%(keys)s::bytea[] IS NULL OR key = ANY(%(keys)s) OR key IS NULL)""",
+        {"build": build, "keys": None if keys is None else list(keys)},
+    ).fetchall()
+    return dict(rows)
+
+
+def hold_back(conn: Connection, build: int, event: Poison) -> int:
+    """Put an event into quarantine that its key waits behind; returns its entry."""
+    row = conn.execute(_INSERT + "RETURNING entry", _row(build, event)).fetchone()
+    assert row is not None
+    entry: int = row[0]
+    conn.execute("UPDATE migrator.quarantine SET held_behind = entry WHERE entry = %s", (entry,))
+    return entry
+
+
+def hold_behind(conn: Connection, build: int, events: Sequence[tuple[int, Poison]]) -> None:
+    """Put events into quarantine, in their order, each to wait behind an entry of its key."""
+    if events:
+        with conn.cursor() as cursor:
+            cursor.executemany(
+                _INSERT, [_row(build, event, behind=entry) for entry, event in events]
+            )
+
+
+def waiting(conn: Connection, build: int) -> tuple[int, int]:
+    """How many events of a build a projector could not fold, and how many wait behind them."""
+    row = conn.execute(
+        """SELECT count(*) FILTER (WHERE held_behind = entry),
+                  count(*) FILTER (WHERE held_behind <> entry)
+           FROM migrator.quarantine WHERE build = %s AND released_at IS NULL""",
+        (build,),
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+def refuse_too_many(conn: Connection, build: int, limit: int) -> None:
+    """Let nothing more be put aside where more than `limit` events wait already.
+
+    Raises:
+        MigratorError: they do; not one key is bad, but the release or the topic.
+    """
+    poisoned, behind = waiting(conn, build)
+    if poisoned + behind > limit:
+        raise MigratorError(
+            f"{poisoned + behind:,} events are in quarantine, of which {behind:,} wait behind others",
+            expected=f"at most {limit:,} ([follow] quarantine)",
+            next_step="migrator quarantine list shows what is wrong with them; correct it, release "
+            "them, or allow more, then start it again",
+            build=build,
+        )
 
 
 def too_many(stopped: MigratorError, limit: int, before: Sequence[Poison] = ()) -> MigratorError:
@@ -113,7 +182,7 @@ def too_many(stopped: MigratorError, limit: int, before: Sequence[Poison] = ()) 
     )
 
 
-def _row(build: int, event: Poison) -> tuple[object, ...]:
+def _row(build: int, event: Poison, behind: int | None = None) -> tuple[object, ...]:
     headers = [
         (_text(name), None if value is None else value.hex()) for name, value in event.headers
     ]
@@ -128,6 +197,7 @@ def _row(build: int, event: Poison) -> tuple[object, ...]:
         event.timestamp,
         None if event.type is None else _text(event.type),
         _text(event.error),
+        behind,
     )
 
 
@@ -172,7 +242,8 @@ def summary(conn: Connection, build: int) -> str | None:
 
 _SELECT = """
 SELECT q.entry, q.build, b.projection, q.topic, q.partition, q.event_offset, q.key, q.headers, q.value,
-       q.event_time, q.event_type, q.error, q.quarantined_at, q.released_at, q.released_by, q.reason
+       q.event_time, q.event_type, q.error, (to_jsonb(q) ->> 'held_behind')::bigint AS held_behind,
+       q.quarantined_at, q.released_at, q.released_by, q.reason
 FROM migrator.quarantine AS q JOIN migrator.build AS b USING (build)
 """
 
@@ -222,13 +293,39 @@ def release(conn: Connection, numbers: Sequence[int], reason: str) -> list[Held]
         Refused: the build of one is not finished, and will go on without its event.
     """
     found = releasable(conn, numbers)
+    mark(conn, numbers, reason)
+    return found
+
+
+def mark(conn: Connection, numbers: Sequence[int], reason: str) -> None:
+    """Mark entries as seen to, those that were before apart."""
     conn.execute(
         """UPDATE migrator.quarantine
            SET released_at = clock_timestamp(), released_by = %s, reason = %s
            WHERE entry = ANY(%s) AND released_at IS NULL""",
         (ledger.client(), reason, list(numbers)),
     )
-    return found
+
+
+def behind(conn: Connection, head: int) -> list[Held]:
+    """What waits behind an entry, in the order in which it came; read-only."""
+    query = _SELECT + (
+        "WHERE q.held_behind = %s AND q.entry <> q.held_behind AND q.released_at IS NULL "
+        "ORDER BY q.entry"
+    )
+    with conn.cursor(row_factory=class_row(Held)) as cursor:
+        return cursor.execute(query.encode(), (head,)).fetchall()
+
+
+def hold_at(conn: Connection, head: int, entry: int, error: str) -> None:
+    """Let an entry that waited behind `head` be what the others wait behind; `error` is its own."""
+    conn.execute(
+        """UPDATE migrator.quarantine
+           SET held_behind = %(entry)s,
+               error = CASE entry WHEN %(entry)s THEN %(error)s ELSE error END
+           WHERE held_behind = %(head)s AND entry >= %(entry)s AND released_at IS NULL""",
+        {"head": head, "entry": entry, "error": _text(error)},
+    )
 
 
 def releasable(conn: Connection, numbers: Sequence[int]) -> list[Held]:
