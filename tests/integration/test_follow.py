@@ -96,7 +96,7 @@ def caught_up(settings: Any) -> int:
 def until(reached: Callable[[], Any]) -> None:
     deadline = time.monotonic() + GIVE_UP_S
     while not reached():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.01)
 
 
@@ -358,6 +358,7 @@ def test_it_goes_on_when_the_server_was_restarted(project, produce, make_setting
         produce(project.topic, [placed(n) for n in range(10)])
         rebuild(settings, ["orders"])
         running = started(settings)
+        until(lambda: running.heard("following"))
         for n in range(1, 3):
             produce(project.topic, [placed(n * 1000 + i) for i in range(500)])
             server.restart()
