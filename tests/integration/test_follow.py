@@ -175,7 +175,8 @@ def test_with_wait_it_waits_for_its_build_and_for_the_way_back(live, produce, db
     produce(live.topic, [placed(50)])
     until(lambda: db.execute("SELECT status FROM orders WHERE order_id = 'o50'").fetchone())
     assert db.execute("SELECT DISTINCT status FROM orders").fetchall() == [("new",)]
-    assert cli("rollback", "--reason", "x", "--yes").exit_code == 0
+    back = cli("rollback", "--instant", "--reason", "x", "--yes")
+    assert back.exit_code == 0, back.stderr
     until(lambda: db.execute("SELECT DISTINCT status FROM orders").fetchall() == [("placed",)])
     until(lambda: db.execute("SELECT 1 FROM orders WHERE order_id = 'o50'").fetchone())
     assert blue.end() == {"orders": 1}
