@@ -150,6 +150,13 @@ class Follow(_Section):
     keep_hot_s: float = Field(5, gt=0)
 
 
+class Rehearsal(_Section):
+    """What a rehearsal takes for too long."""
+
+    max_lock_ms: float = Field(1000, gt=0)
+    max_rebuild_s: float | None = Field(None, gt=0)
+
+
 def _without_our_own(value: dict[str, Any]) -> dict[str, Any]:
     if "working_dir" in value:
         raise ValueError("working_dir is migrator's own: include names what projections import")
@@ -295,6 +302,8 @@ class Settings(BaseSettings):
     release: Release = Release()
     projections: Projections = Projections()
     follow: Follow = Follow()
+
+    rehearsal: Rehearsal = Rehearsal()
     ray: Ray = Ray()
     neon: Neon = Neon()
     topics: dict[str, Topic] = Field(default_factory=dict)
@@ -531,6 +540,7 @@ def _names(section: list[str]) -> list[str]:
         "migrations": Migrations,
         "release": Release,
         "projections": Projections,
+        "rehearsal": Rehearsal,
         "ray": Ray,
         "neon": Neon,
         "topics": Topic,

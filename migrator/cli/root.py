@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": ("verify", "Find tampered files, drift, invalid indexes."),
     "repair": ("repair", "Accept a deliberate edit of an applied revision's file."),
     "history": ("history", "Show what was done to this database, newest first."),
+    "rehearse": ("rehearse", "Run the pending deployment on a throw-away copy, and report."),
     "events": ("events", "Show what is in a topic, and what no projection handles."),
     "rebuild-projections": (
         "rebuild_projections",

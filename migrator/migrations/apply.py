@@ -227,6 +227,7 @@ def _migrate(
     def record(stamp: list[Ask]) -> None:
         # What fails from here on waits for none of the locks that the revision asked for.
         run.lookout.sight.wants = ()
+        run.lookout.ending(conn)
         verify(conn)
         duration_ms = round((time.monotonic() - started) * 1000)
         lock_wait_ms = round(effort.lock_wait_ms + run.lookout.sight.lock_wait_ms)

@@ -79,8 +79,8 @@ def _drifted(difference: Difference, produced: Produced) -> Finding:
     revision, what = _last_touched(difference, produced)
     by = f"; revision {revision} last touched {what}" if revision else ""
     if difference.facet is not None:
-        found = f"{name}: {difference.facet} is {_shown(difference.live, difference.expected)}"
-        expected = f"{_shown(difference.expected, difference.live)}{by}"
+        found = f"{name}: {difference.facet} is {shown(difference.live, difference.expected)}"
+        expected = f"{shown(difference.expected, difference.live)}{by}"
         step = "change it back, or write a revision that makes it so: migrator new"
     elif difference.live is None:
         found, expected = f"{name} is not there", f"it is there{by}"
@@ -134,7 +134,7 @@ def _names(qualified: str) -> list[str]:
     return [(quoted or bare).replace('""', '"') for quoted, bare in _NAME.findall(head)]
 
 
-def _shown(value: object, other: object) -> str:
+def shown(value: object, other: object) -> str:
     """A facet's value on one line; of a longer text the first line that differs from the other."""
     if value is None:
         return "not set"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,23 +11,49 @@ from pglast import ast, enums
 from sqlalchemy import event
 
 from migrator.migrations import scripts, session
+from migrator.postgres.connect import Connection
 
 
 class ReachesOut(Exception):
     """A revision would change what all databases of the server share, where it cannot be left out."""
 
 
-def keep(connection: sa.Connection) -> None:
+def keep(
+    connection: sa.Connection, *, passed: Callable[[str], object] = lambda _statement: None
+) -> None:
     """Pass over statements that act on the whole server, and refuse to commit what such a one did.
 
     A statement of a revision is left out by its syntax tree. What a DO block or a function does is
     only seen in its effects, before the commit; where it commits by itself, its text must do.
+    `passed` hears of each statement that is passed over.
 
     Raises (from the connection):
         ReachesOut: nothing of that transaction is kept.
     """
-    event.listen(connection, "before_cursor_execute", _stay, retval=True)
+
+    def stay(
+        conn: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any
+    ) -> tuple[str, Any]:
+        return _stay(conn, statement, parameters, passed)
+
+    event.listen(connection, "before_cursor_execute", stay, retval=True)
     event.listen(connection, "commit", _check)
+
+
+def reaches_out(statement: str) -> bool:
+    """Whether a statement acts on what all databases of the server share; pure."""
+    return bool(_MAY_REACH_OUT.search(statement)) and any(map(_reaches_out, _nodes(statement)))
+
+
+def check(conn: Connection) -> None:
+    """Refuse to go on in a transaction that has written what all databases of the server share.
+
+    Raises:
+        ReachesOut: it has, by a DO block or a function.
+    """
+    row = conn.execute(_TOUCHED).fetchone()
+    if row is not None and row[0] is not None:
+        raise ReachesOut(f"it writes {row[0]}")
 
 
 _OUTSIDE = (
@@ -70,7 +97,7 @@ WHERE c.relisshared AND c.relname <> 'pg_shdepend'  -- which tells of owners and
 
 
 def _stay(
-    conn: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any
+    conn: sa.Connection, statement: str, parameters: Any, passed: Callable[[str], object]
 ) -> tuple[str, Any]:
     """Take out of a text the statements that act on the whole server, not on this database."""
     if scripts.controls_transaction(statement):
@@ -84,6 +111,9 @@ def _stay(
     kept = [text for text, found in nodes if not any(map(_reaches_out, found))]
     if len(kept) == len(parts):
         return statement, parameters
+    for text in parts:
+        if text not in kept:
+            passed(text)
     # A SELECT of nothing is a statement that does nothing.
     return ";\n".join(kept) or "SELECT", parameters
 
@@ -109,6 +139,4 @@ def _reaches_out(node: Any) -> bool:
 def _check(conn: sa.Connection) -> None:
     if conn.invalidated or session.driver(conn).closed:
         return
-    row = session.driver(conn).execute(_TOUCHED).fetchone()
-    if row is not None and row[0] is not None:
-        raise ReachesOut(f"it writes {row[0]}")
+    check(session.driver(conn))

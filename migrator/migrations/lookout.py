@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import psycopg
 
@@ -23,6 +23,9 @@ from migrator.postgres import blockers
 from migrator.postgres.blockers import Blocker, Ended, Want
 from migrator.postgres.connect import Connection, connect
 from migrator.settings import Settings
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 T = TypeVar("T")
 
@@ -126,6 +129,15 @@ class Lookout:
                WHERE current_setting('statement_timeout')::interval = %s::interval""",
             (new, old),
         )
+
+    def joined(self, connection: sa.Connection) -> None:
+        """A session for revisions was opened; a lookout that measures wants to know."""
+
+    def ending(self, conn: Connection) -> None:
+        """The work is done and its transaction is about to end, with all the locks it has taken.
+
+        What is raised here takes it back.
+        """
 
     def in_the_way(self, wants: Sequence[Want]) -> list[Blocker]:
         """The transactions older than `long_transaction_s` that hold what these locks wait for."""

@@ -62,6 +62,7 @@ def _post(lookout: Lookout, connection: sa.Connection) -> None:
 
     event.listen(connection, "before_cursor_execute", before)
     event.listen(connection, "after_cursor_execute", after)
+    lookout.joined(connection)
 
 
 def driver(connection: sa.Connection) -> Connection:

@@ -92,11 +92,12 @@ def undo_revision(
     fence: Fence,
     patience: Patience | None = None,
     told: Told = lambda _step: None,
+    watched_by: Lookout | None = None,
 ) -> Undone:
     """Run the stored script, set the version table back and record it, in one transaction.
 
     Needs no file of the revision. A script that begins with `-- migrator: autocommit` runs outside
-    a transaction and can be repeated; version and record follow in one.
+    a transaction and can be repeated; version and record follow in one. `watched_by` is closed here.
 
     Raises:
         Refused: as `script_of`; or the revision is not the newest that is applied.
@@ -106,7 +107,7 @@ def undo_revision(
     script = script_of(entry)
     once = _outside_transaction if scripts.is_autocommit(script) else _in_transaction
     pids: list[int] = []
-    with Lookout(settings) as lookout:
+    with watched_by or Lookout(settings) as lookout:
         record = _Record(settings, entry, reason, run, fence, lookout, pids)
 
         def attempt(effort: Effort) -> tuple[int, int]:
@@ -164,6 +165,7 @@ class _Record:
         _refuse_unless_newest(conn, self.settings, self.entry)
 
     def write(self, conn: Connection, started: float, effort: Effort) -> tuple[int, int]:
+        self.lookout.ending(conn)
         migrations = self.settings.migrations
         state = applied.read(conn, migrations)
         after = applied.heads_without(state, self.entry)

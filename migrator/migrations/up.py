@@ -21,6 +21,7 @@ from migrator.settings import Settings
 if TYPE_CHECKING:
     from migrator.migrations.apply import Done
     from migrator.migrations.history import History
+    from migrator.migrations.lookout import Lookout
     from migrator.migrations.pages import Filling
     from migrator.migrations.phase_check import Permits, Warned
     from migrator.migrations.pieces import Resumed
@@ -163,8 +164,11 @@ def carry_out(
     kill_blockers: bool = False,
     reason: str | None = None,
     progress: Progress,
+    watched_by: Lookout | None = None,
 ) -> tuple[Done, ...]:
     """Apply what the plan says, under a lock that the caller holds; verify it on a new session.
+
+    `watched_by` is closed here; without one, a new one looks out.
 
     Raises:
         Busy, MigratorError: as `up`.
@@ -181,7 +185,7 @@ def carry_out(
     patience = Patience(settings.database.deadline_s)
     done: list[Done] = []
     with (
-        Lookout(settings, kill=kill_blockers) as lookout,
+        watched_by or Lookout(settings, kill=kill_blockers) as lookout,
         session.opened(settings, "up", lookout=lookout) as connection,
         closing(contexts),
     ):

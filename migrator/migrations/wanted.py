@@ -63,9 +63,13 @@ def _of_statement(statement: ast.Node) -> Iterator[Want]:
         )
 
 
+def spelled(mode: Mode) -> str:
+    """The mode as pg_locks spells it."""
+    return "".join(part.capitalize() for part in mode.name.split("_")) + "Lock"
+
+
 def _names(*modes: Mode) -> tuple[str, ...]:
-    """The modes as pg_locks spells them."""
-    return tuple("".join(part.capitalize() for part in m.name.split("_")) + "Lock" for m in modes)
+    return tuple(map(spelled, modes))
 
 
 # PostgreSQL's documentation, 13.3, "Conflicting Lock Modes".

@@ -141,6 +141,18 @@ CREATE TABLE IF NOT EXISTS migrator.backfill (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS backfill_one_unfinished ON migrator.backfill (name) WHERE finished_at IS NULL;
 
+CREATE TABLE IF NOT EXISTS migrator.rehearsal (
+    rehearsal    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    plan_hash    text NOT NULL,
+    outcome      text NOT NULL CHECK (outcome IN ('passed', 'failed')),
+    report       jsonb NOT NULL,
+    rehearsed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    duration_ms  bigint NOT NULL,
+    role         text NOT NULL DEFAULT session_user,
+    client       text NOT NULL,
+    git_sha      text
+);
+
 -- For projectors in any language; docs/follow.md is their contract. Errors have codes of their own.
 CREATE OR REPLACE FUNCTION migrator.assert_writer(projection text, definition_hash text) RETURNS bigint
 LANGUAGE plpgsql AS $$
