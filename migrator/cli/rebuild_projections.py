@@ -128,7 +128,7 @@ def command(
         html.refuse_unwritable(report_file)
     chosen, changes = _chosen(app, names, all_of_them=all_of_them, changed=changed)
     if not chosen:
-        _write_report(report_file, {"projections": [], "seconds": {}, "cut_over": None})
+        _write_report(report_file, NO_DOCUMENT)
         app.emit({"projections": [], "changes": []}, NOTHING_CHANGED)
         return
     options = rebuild.Options(
@@ -174,8 +174,10 @@ def _reported(file: Path | None) -> Iterator[None]:
 
     try:
         yield
-    except MigratorError as exc:
-        _write_report(file, {"projections": [], "seconds": {}, "cut_over": None}, exc.as_json())
+    except Exception as exc:
+        # An error of a driver is explained only where the command ends.
+        error = exc if isinstance(exc, MigratorError) else MigratorError(str(exc).strip())
+        _write_report(file, NO_DOCUMENT, error.as_json())
         raise
 
 
@@ -205,6 +207,7 @@ def _pair(said: str) -> tuple[str, str]:
     return old, new
 
 
+NO_DOCUMENT: dict[str, Any] = {"projections": [], "seconds": {}, "cut_over": None}
 NOTHING_CHANGED = "Nothing has changed: every projection is live under its present definition."
 
 

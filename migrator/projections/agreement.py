@@ -23,7 +23,7 @@ from migrator.projections.purity import Twice
 from migrator.projections.sampled import Sample
 from migrator.projections.verdict import Judged, passed
 
-BATCHES = 10
+BATCHES = 4
 LIVE, BULK = (sql.Identifier("pg_temp", f"migrator_by_{engine}") for engine in ("live", "bulk"))
 
 

@@ -150,12 +150,14 @@ def _diff(
     renamed: Mapping[str, str],
 ) -> Result:
     live = next(iter(builds.find(conn, build.projection, ["live"])), None)
+    if live is None:
+        return _result(build, DIFF, not_judged("nothing is live yet", asked, has_live=False))
     try:
         found = diff.compare(conn, settings, build, registered.definition, renamed)
     except NotCompared as exc:
-        verdict = not_judged(str(exc), asked, has_live=live is not None)
+        verdict = not_judged(str(exc), asked, has_live=True)
     else:
-        same = live is not None and live.definition_hash == registered.hash
+        same = live.definition_hash == registered.hash
         verdict = judged(found, asked, same_definition=same)
     return _result(build, DIFF, verdict)
 

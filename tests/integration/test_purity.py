@@ -87,12 +87,12 @@ def test_a_value_that_its_column_rounds_lets_the_engines_disagree(project, produ
     edit(
         project,
         "event.customer_id, event.total_cents",
-        'event.customer_id, self.total_cents + Decimal("0.0011")',
+        'event.customer_id, self.total_cents + Decimal("0.0013")',
     )
     produce(project.topic, [placed(1) for _ in range(100)], partition=0)
     found = refused(project)
     assert list(found) == [AGREE]
-    assert "total_cents of key o1 is '0.10' by the live engine, and '0.11' by the" in found[AGREE]
+    assert "total_cents of key o1 is '0.12' by the live engine, and '0.13' by the" in found[AGREE]
 
 
 def test_what_is_in_quarantine_disturbs_neither(project, produce):
