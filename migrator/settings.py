@@ -69,6 +69,7 @@ class Database(_Section):
 
     url: Annotated[SecretStr | None, BeforeValidator(_conninfo)] = None
     connect_timeout_s: int = Field(10, ge=1)
+    connect_retry_s: float = Field(30, ge=0)
     lock_timeout_ms: int = Field(500, ge=1)
     statement_timeout_ms: int = Field(60_000, ge=1)
     long_statement_timeout_ms: int = Field(0, ge=0)

@@ -165,11 +165,18 @@ def _planned(planned: Plan) -> dict[str, Any]:
         "reach": asdict(planned.reach),
         "lost": asdict(planned.since),
         "keep_as": planned.keep_as,
+        "already_restored": planned.unnoted,
     }
 
 
 def _lost(planned: Plan) -> list[str]:
     reach, since, name = planned.reach, planned.since, planned.checkpoint.name
+    if planned.unnoted:
+        return [
+            f"{reach.branch} was taken back to {name} already, by a run that was interrupted.",
+            f"What was there is kept as {planned.keep_as}.",
+            "What is left is to read it back and to note it; nothing more is lost.",
+        ]
     lines = [f"{reach.branch} would become what it was at {name}. Lost with that:"]
     lines += [
         f"  {e.act} of {e.subject}, {e.applied_at:%Y-%m-%d %H:%M} UTC, by {e.client}"

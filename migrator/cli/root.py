@@ -34,6 +34,7 @@ COMMANDS = {
     "prune": ("prune", "Drop archived builds that no rollback needs."),
     "rollback": ("rollback", "Undo the last cut-over or the last revision."),
     "checkpoint": ("checkpoint", "Take the database as it is, and go back to it."),
+    "preview": ("preview", "Give each pull request a database of its own."),
     "doctor": ("doctor", "Check connections, privileges, settings and topics."),
     "demo": ("demo", "Run the whole story on real servers with real orders."),
     "sandbox": ("sandbox", "Start or stop a PostgreSQL and a Kafka to try things on."),

@@ -19,7 +19,7 @@ from migrator.deploy import mark
 from migrator.deploy.mark import Mark, Since
 from migrator.errors import Busy, MigratorError, Refused, UsageError
 from migrator.neon import branches, identity
-from migrator.neon.branches import Branch, Branches, Reach, Wanted
+from migrator.neon.branches import Branch, Branches, Kept, Reach, Restored, Wanted
 from migrator.postgres import ledger, locks
 from migrator.postgres.connect import Connection, connect
 
@@ -91,12 +91,17 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a restore would do and lose, and what is kept."""
+    """What a restore would do and lose, and what is kept.
+
+    `unnoted`: an interrupted run has done it already, and what was there is `keep_as`. To read it
+    back and note it is all that is left to do.
+    """
 
     checkpoint: Checkpoint
     reach: Reach
     since: Since
     keep_as: str
+    unnoted: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,9 +181,23 @@ def plan(settings: Settings, name: str) -> Plan:
             conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             _refuse_busy(conn)
             since = mark.since(conn, settings, _mark_of(found, found.branch))
-        stamp = f"{datetime.now(UTC):%Y%m%d%H%M%S}"
-        keep_as = made_by.kept_name(f"{name}-{stamp}")
+        if kept := _unnoted(found, made_by.kept()):
+            return Plan(found, made_by.reach(), since, kept.kept_as, unnoted=True)
+        keep_as = made_by.kept_name(found.branch, datetime.now(UTC))
         return Plan(found, made_by.reach(), since, keep_as)
+
+
+def _unnoted(found: Checkpoint, kept: Sequence[Kept]) -> Kept | None:
+    """What an interrupted restore has kept.
+
+    The row in a branch says that its checkpoint is being made. So it says after a restore, until that
+    is noted; and after an interrupted `create`, of which nothing is kept.
+    """
+    assert found.branch is not None
+    if found.row is None or found.row.state == "ready":
+        return None
+    of_it = [each for each in kept if each.token == found.branch.token]
+    return of_it[-1] if of_it else None
 
 
 def restore(settings: Settings, planned: Plan, *, reason: str) -> Done:
@@ -198,7 +217,10 @@ def restore(settings: Settings, planned: Plan, *, reason: str) -> Done:
     with connect(settings, "restore") as conn:
         _refuse_busy(conn)
     with branches.opened(settings) as made_by:
-        done = made_by.restore(found.branch, planned.keep_as)
+        if planned.unnoted:
+            done = Restored(planned.keep_as, made_by.settled())
+        else:
+            done = made_by.restore(found.branch, planned.keep_as)
     with connect(settings, "restored") as conn:
         if done.branch_id is not None:
             identity.refuse_another(conn, settings.neon.project_id, done.branch_id)

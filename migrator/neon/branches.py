@@ -6,6 +6,7 @@ a note is ever restored from, reset or deleted.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -50,6 +51,12 @@ class Branch:
     expires_at: datetime | None
     note: Mapping[str, str]
 
+    @property
+    def token(self) -> str:
+        """Tells this branch from others that had, or will have, its name."""
+        made = f"{self.id} {self.created_at.isoformat()}"
+        return hashlib.sha256(made.encode()).hexdigest()[:8]
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -60,6 +67,15 @@ class Reach:
     children: tuple[str, ...] = ()
     slots: tuple[str, ...] = ()
     sessions: int = 0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was there before a restore to the checkpoint whose branch has this token."""
+
+    kept_as: str
+    token: str
+    created_at: datetime
 
 
 @dataclass(frozen=True)
@@ -113,8 +129,14 @@ class Branches(Protocol):
             Refused: it may not be restored; nothing was changed.
         """
 
-    def kept_name(self, name: str) -> str:
-        """The name under which what was there before is kept, given its last part."""
+    def kept(self) -> list[Kept]:
+        """What restores of this database have kept, oldest first. Read-only."""
+
+    def kept_name(self, branch: Branch, at: datetime) -> str:
+        """The name under which a restore to this checkpoint keeps what was there before."""
+
+    def settled(self) -> str | None:
+        """Wait until nothing is under way here; Neon's id of the branch that the database is on."""
 
 
 def of(kind: str, name: str, database: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from migrator.errors import Busy, CannotConnect, MigratorError, Refused
 from migrator.neon import branches
-from migrator.neon.branches import NOTE, Branch, Kind, Reach, Restored, Wanted
+from migrator.neon.branches import NOTE, Branch, Kept, Kind, Reach, Restored, Wanted
 from migrator.postgres.connect import Connection, connect, translated
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ LARGE = 64 * 1024 * 1024
 RENAME_WITHIN_S = 30.0
 # A session that was closed a moment ago, one of migrator's own for one, may still be seen.
 LEAVING_S = 1.0
-_MADE, _EXPIRES = NOTE + "created-at", NOTE + "expires-at"
+_MADE, _EXPIRES, _TOKEN = NOTE + "created-at", NOTE + "expires-at", NOTE + "token"
 
 
 class LocalBranches:
@@ -103,16 +103,33 @@ class LocalBranches:
 
     def restore(self, branch: Branch, keep_as: str) -> Restored:
         fresh = _temporary(self._own)
+        note = {**branches.of("kept", branch.name, self._own), _MADE: _now()}
+        note[_TOKEN] = branch.token
         with self._server() as conn:
             self._copy(conn, branch.id, fresh, None, is_open=True)
             _carry(conn, self._own, fresh)
-            self._exchange(conn, fresh, keep_as)
+            self._exchange(conn, fresh, keep_as, note)
         return Restored(keep_as, None)
 
-    def kept_name(self, name: str) -> str:
-        return _short(f"{self._own}_before_{name}")
+    def kept(self) -> list[Kept]:
+        found = []
+        with self._server() as conn:
+            for database, comment in conn.execute(_COMMENTED).fetchall():
+                note = _note(comment)
+                if note.get(NOTE + "kind") == "kept" and note.get(NOTE + "database") == self._own:
+                    made = datetime.fromisoformat(note[_MADE])
+                    found.append(Kept(database, note[_TOKEN], made))
+        return sorted(found, key=lambda kept: kept.created_at)
 
-    def _exchange(self, conn: Connection, fresh: str, keep_as: str) -> None:
+    def kept_name(self, branch: Branch, at: datetime) -> str:
+        return _short(f"{self._own}_before_{branch.name}_{at:%Y%m%d%H%M%S}")
+
+    def settled(self) -> str | None:
+        return None
+
+    def _exchange(
+        self, conn: Connection, fresh: str, keep_as: str, note: Mapping[str, str]
+    ) -> None:
         """Both names change in one transaction, once the sessions of others are ended."""
         limit = time.monotonic() + RENAME_WITHIN_S
         with _explained(conn, self._own):
@@ -122,6 +139,7 @@ class LocalBranches:
                     with conn.transaction():
                         conn.execute(_rename(self._own, keep_as))
                         conn.execute(_rename(fresh, self._own))
+                        conn.execute(_comment(keep_as, json.dumps(dict(note), sort_keys=True)))
                 except errors.ObjectInUse:
                     if time.monotonic() >= limit:
                         raise
@@ -162,7 +180,7 @@ class LocalBranches:
 
     def _note(self, wanted: Wanted) -> dict[str, str]:
         note = branches.of(wanted.kind, wanted.name, self._own)
-        note[_MADE] = datetime.now(UTC).isoformat(timespec="seconds")
+        note[_MADE] = _now()
         if wanted.expires_at is not None:
             note[_EXPIRES] = wanted.expires_at.isoformat(timespec="seconds")
         return note
@@ -229,14 +247,26 @@ def _found(conn: Connection, name: str) -> Branch | None:
     return branch
 
 
-def _branch(database: str, comment: str | None) -> Branch | None:
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _note(comment: str | None) -> dict[str, str]:
+    """What migrator wrote into a database's comment; nothing where it did not."""
     try:
-        note = {str(k): str(v) for k, v in json.loads(comment or "").items()}
+        return {str(k): str(v) for k, v in json.loads(comment or "").items()}
+    except (ValueError, AttributeError):
+        return {}
+
+
+def _branch(database: str, comment: str | None) -> Branch | None:
+    note = _note(comment)
+    try:
         made = datetime.fromisoformat(note[_MADE])
         expires = datetime.fromisoformat(note[_EXPIRES]) if _EXPIRES in note else None
         name, kind = note[NOTE + "name"], note[NOTE + "kind"]
         _ = note[NOTE + "database"]
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError):
         return None
     if kind not in ("checkpoint", "preview"):
         return None

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from psycopg.conninfo import conninfo_to_dict
 
 from migrator.errors import Refused, UsageError
 from migrator.neon import branches, identity, models
-from migrator.neon.branches import NOTE, Branch, Kind, Reach, Restored, Wanted
+from migrator.neon.branches import NOTE, Branch, Kept, Kind, Reach, Restored, Wanted
 from migrator.neon.client import Child, NeonClient
 from migrator.postgres.connect import Connection, connect
 
 if TYPE_CHECKING:
     from migrator.settings import Settings
+
+
+_KEPT = r"-before-.+-(?P<at>\d{14})-(?P<token>[0-9a-f]{8})"
 
 
 class NeonBranches:
@@ -107,8 +111,22 @@ class NeonBranches:
             )
         return Restored(keep_as, after.id)
 
-    def kept_name(self, name: str) -> str:
-        return f"{self._own().name}-before-{name}"
+    def kept(self) -> list[Kept]:
+        # Neon takes no annotation for what it preserves; the name has to say all.
+        pattern = re.compile(re.escape(self._own().name) + _KEPT)
+        named = [(pattern.fullmatch(each.name), each) for each in self._api.branches()]
+        found = [
+            Kept(each.name, match["token"], _stamped(match["at"])) for match, each in named if match
+        ]
+        return sorted(found, key=lambda kept: kept.created_at)
+
+    def kept_name(self, branch: Branch, at: datetime) -> str:
+        return f"{self._own().name}-before-{branch.name}-{at:%Y%m%d%H%M%S}-{branch.token}"
+
+    def settled(self) -> str | None:
+        own = self._own().id
+        self._api.settle(own)
+        return own
 
     def _own(self) -> models.Branch:
         """The branch that the settings' database is on, by its own word and by the API's."""
@@ -174,6 +192,10 @@ class NeonBranches:
     def _session(self) -> Iterator[Connection]:
         with connect(self._settings, "branches", autocommit=True) as conn:
             yield conn
+
+
+def _stamped(text: str) -> datetime:
+    return datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
 
 
 def _branch(found: models.Branch) -> Branch:

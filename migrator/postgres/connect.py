@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
+import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -28,7 +31,8 @@ def connect(
 ) -> Connection:
     """Open a session named `migrator PURPOSE`, with the settings' timeouts, in UTC.
 
-    READ COMMITTED. `statement_timeout_ms=0` lifts the limit for work that is long by nature.
+    READ COMMITTED. `statement_timeout_ms=0` lifts the limit for work that is long by nature. What
+    passes by itself, a server that starts or a compute that wakes up, is waited for.
 
     Raises:
         Refused: the host is a transaction pooler, which loses session state.
@@ -49,21 +53,51 @@ def connect(
     ours = " ".join(f"-c {name}={value}" for name, value in options.items())
     logger().debug("connecting", purpose=purpose, server=shown(conninfo))
     theirs = str(conninfo_to_dict(conninfo).get("options") or os.environ.get("PGOPTIONS", ""))
-    try:
-        return psycopg.connect(
-            conninfo,
-            autocommit=autocommit,
-            application_name=f"migrator {purpose}",
-            connect_timeout=settings.database.connect_timeout_s,
-            keepalives_idle=30,
-            keepalives_interval=10,
-            keepalives_count=3,
-            options=f"{theirs} {ours}".strip(),
-        )
-    except psycopg.OperationalError as exc:
-        if "unsupported startup parameter" in str(exc):
-            raise _pooled(str(exc).strip().splitlines()[-1]) from exc
-        raise _unreachable(exc, conninfo) from exc
+    limit = time.monotonic() + settings.database.connect_retry_s
+    while True:
+        try:
+            return psycopg.connect(
+                conninfo,
+                autocommit=autocommit,
+                application_name=f"migrator {purpose}",
+                connect_timeout=settings.database.connect_timeout_s,
+                keepalives_idle=30,
+                keepalives_interval=10,
+                keepalives_count=3,
+                tcp_user_timeout=60_000,
+                options=f"{theirs} {ours}".strip(),
+            )
+        except psycopg.OperationalError as exc:
+            if "unsupported startup parameter" in str(exc):
+                raise _pooled(str(exc).strip().splitlines()[-1]) from exc
+            if not passes(str(exc)) or time.monotonic() >= limit:
+                raise _unreachable(exc, conninfo) from exc
+            logger().info("connecting again", purpose=purpose, why=str(exc).strip())
+        time.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - jitter
+
+
+_PASSING = (
+    # PostgreSQL, between two lives
+    "the database system is starting up",
+    "the database system is shutting down",
+    "the database system is not yet accepting connections",
+    "the database system is in recovery mode",
+    # full for the moment, as at a deploy
+    "remaining connection slots",
+    "too many clients already",
+    # Neon's proxy, before a compute that wakes up or moves
+    "couldn't connect to compute node",
+    "failed to acquire permit to connect",
+    "terminating connection due to administrator command",
+)
+
+
+def passes(message: str) -> bool:
+    """Whether what kept a connection from being made goes away by itself, soon; pure.
+
+    libpq gives no SQLSTATE there, so it is read from the words.
+    """
+    return any(words in message.lower() for words in _PASSING)
 
 
 def refuse_pooler(conninfo: str) -> None:
@@ -129,6 +163,23 @@ def shown(conninfo: str) -> str:
     """The conninfo as it may be shown: never with a password."""
     parts = conninfo_to_dict(conninfo)
     return make_conninfo("", **{k: v for k, v in parts.items() if k not in ("password", "options")})
+
+
+def as_url(conninfo: str) -> str:
+    """The conninfo, with its password, in the form that every driver takes; pure."""
+    if conninfo.startswith(("postgresql://", "postgres://")):
+        return conninfo
+    parts = {name: str(value) for name, value in conninfo_to_dict(conninfo).items()}
+    user, password = (quote(parts.pop(name, ""), safe="") for name in ("user", "password"))
+    who = f"{user}:{password}@" if password else f"{user}@" if user else ""
+    host, port = parts.pop("host", ""), parts.pop("port", "")
+    if host.startswith("/"):
+        parts["host"] = host
+        host = ""
+    where = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+    name = parts.pop("dbname", "")
+    rest = f"?{urlencode(parts, quote_via=quote)}" if parts else ""
+    return f"postgresql://{who}{where}/{quote(name, safe='')}{rest}"
 
 
 def translated(exc: psycopg.Error) -> MigratorError:

@@ -139,6 +139,28 @@ def test_what_was_there_is_kept_under_the_name_that_was_shown(shop, database_url
         assert conn.execute("SELECT count(*) FROM orders").fetchone() == (2,)
 
 
+def test_an_interrupted_restore_is_finished_and_not_done_twice(shop, monkeypatch):
+    checkpoint.create(load(), name="before")
+    shop.run("INSERT INTO orders VALUES (2)")
+    planned = checkpoint.plan(load(), "before")
+
+    def killed(*_):
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mark, "read", killed)
+        with pytest.raises(RuntimeError):
+            checkpoint.restore(load(), planned, reason="r")
+    assert shop.run("SELECT id FROM orders") == [(1,)]
+    again = checkpoint.plan(load(), "before")
+    assert (again.unnoted, again.keep_as) == (True, planned.keep_as)
+    checkpoint.restore(load(), again, reason="r")
+    (row,) = shop.run("SELECT state, kept_as FROM migrator.checkpoint")
+    assert row == ("ready", planned.keep_as)
+    # From then on a restore is one again.
+    assert not checkpoint.plan(load(), "before").unnoted
+
+
 @pytest.mark.parametrize("provider", ["neon"])
 def test_a_second_checkpoint_of_a_name_is_refused(shop):
     checkpoint.create(load(), name="before")
