@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from migrator.postgres import ledger, psqlscript
 from migrator.postgres.ledger import Entry, NewEntry
+from migrator.projections import swap_sql
 from migrator.projections.move import Move
-from migrator.projections.swap_sql import AUTOVACUUM_TIMEOUT
 from migrator.settings import Settings
 
 
@@ -54,6 +54,7 @@ def script(settings: Settings, entry: Entry, move: Move, behind: int) -> SwapBac
                 undoes=entry.entry,
             )
         ),
+        _VALIDATED,
         f"\\echo 'live again: build {incoming.build}, swapped back by {file}'",
     ]
     text = "\n".join(parts) + "\n"
@@ -65,8 +66,14 @@ _ABOUT = """\
 -- Run: psql -X -v reason='why' -f {file}   on the database it was exported from.
 -- One transaction: everything, or nothing. Refused or failed, psql exits with 3.
 -- When this was written, build {new} lacked {behind} events that build {old} had: readers will not see
--- them until the projection is rebuilt.
+-- them until the projector of that build's release (migrator follow) has applied them.
 -- docs/cut-over.md, going back by psql alone, says what the guards check."""
+
+
+# After the commit, while readers and writers go on; what fails is told, and the swap stands.
+_VALIDATED = r"""\set ON_ERROR_STOP off
+SELECT jsonb_array_elements_text(current_setting('migrator.validate')::jsonb) \gexec
+\set ON_ERROR_STOP on"""
 
 
 def _swap(settings: Settings, entry: Entry, move: Move, file: str) -> str:
@@ -75,6 +82,13 @@ def _swap(settings: Settings, entry: Entry, move: Move, file: str) -> str:
     live = psqlscript.identifier(incoming.target_schema, incoming.table_name)
     archived = psqlscript.identifier(incoming.schema, incoming.table_name)
     projections = settings.projections
+    parked = psqlscript.literal(outgoing.schema)
+    carried = {
+        "from": "m_live",
+        "to": "m_archived",
+        "schema": psqlscript.literal(incoming.schema),
+        "columns": "m_columns",
+    }
     limit_ms = round(projections.swap_deadline_s * 1000) + settings.database.statement_timeout_ms
     return psqlscript.filled(
         "export_swap_back",
@@ -93,14 +107,19 @@ def _swap(settings: Settings, entry: Entry, move: Move, file: str) -> str:
         archived_said=psqlscript.literal(f"{incoming.schema}.{incoming.table_name}"),
         archived_name=archived,
         archived_table=psqlscript.literal(archived),
-        target_schema=psqlscript.identifier(incoming.target_schema),
-        outgoing_schema=psqlscript.identifier(outgoing.schema),
-        attachments=psqlscript.inlined("attachments", table="m_live"),
-        archived_attachments=psqlscript.inlined("attachments", table="m_archived"),
+        outgoing_said=psqlscript.literal(psqlscript.identifier(outgoing.schema)),
+        uncarried=psqlscript.inlined("uncarried", table="m_live"),
+        misfits=psqlscript.inlined(
+            "misfits", table="m_live", columns="m_columns", types="m_types", made="m_made"
+        ),
+        before=psqlscript.inlined("carried_before", **carried, made="m_made"),
+        during=psqlscript.inlined("carried_during", **carried, parked=parked),
+        parked=psqlscript.literal(swap_sql.set_schema(incoming.target, outgoing.schema)),
+        brought=psqlscript.literal(swap_sql.set_schema(incoming.table, incoming.target_schema)),
         grants=psqlscript.inlined("grants", **{"from": "m_live", "to": "m_archived"}),
         statement_timeout=psqlscript.literal(f"{limit_ms}ms"),
         lock_timeout=psqlscript.literal(f"{projections.swap_lock_timeout_ms}ms"),
-        autovacuum_timeout=psqlscript.literal(AUTOVACUUM_TIMEOUT),
+        autovacuum_timeout=psqlscript.literal(swap_sql.AUTOVACUUM_TIMEOUT),
         deadline=psqlscript.literal(f"{projections.swap_deadline_s} seconds"),
         deadline_said=f"{projections.swap_deadline_s:g} s",
     )

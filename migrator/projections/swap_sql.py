@@ -33,8 +33,8 @@ def body(conn: Connection, moves: list[Move], carried: list[Attached]) -> list[s
         if live is None:
             before += catalog.default_grant_statements(conn, target, incoming.target_schema)
         if move.outgoing:
-            between += [_set_schema(incoming.target, move.outgoing.schema), *each.parks]
-        between += [_set_schema(source, incoming.target_schema), *each.brings]
+            between += [set_schema(incoming.target, move.outgoing.schema), *each.parks]
+        between += [set_schema(source, incoming.target_schema), *each.brings]
         if live is not None:
             between += catalog.grant_statements(conn, live, target)
         after += each.makes
@@ -103,7 +103,7 @@ def foreseen(
 ) -> list[str]:
     """`script` for a table that is not `made` yet in (schema, name), to go to `schema`; read-only."""
     source = sql.Identifier(*made)
-    moved = _set_schema(source, schema)
+    moved = set_schema(source, schema)
     table = catalog.table_oid(conn, live.target) if live else None
     if live is None or table is None:
         return _transaction(settings, [projection], [source], [], [moved])
@@ -111,7 +111,7 @@ def foreseen(
     body = [
         "SET CONSTRAINTS ALL IMMEDIATE",
         *carried.drops,
-        _set_schema(live.target, live.schema),
+        set_schema(live.target, live.schema),
         *carried.parks,
         moved,
         *carried.brings,
@@ -125,7 +125,8 @@ def foreseen(
     ]
 
 
-def _set_schema(table: sql.Identifier, schema: str) -> str:
+def set_schema(table: sql.Identifier, schema: str) -> str:
+    """The statement that moves the table there."""
     moved = sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(table, sql.Identifier(schema))
     return moved.as_string()
 

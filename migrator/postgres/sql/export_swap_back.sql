@@ -9,7 +9,11 @@ DECLARE
     m_live oid;
     m_archived oid;
     m_hanging text;
-    m_grants text[];
+    m_columns text[];
+    m_types text[];
+    m_made text[];
+    m_before text[];
+    m_during jsonb;
     m_statement text;
     m_stop timestamptz;
 BEGIN
@@ -82,6 +86,8 @@ BEGIN
             CASE WHEN to_regclass({{live_table}}) IS NULL THEN {{live_said}} ELSE {{archived_said}} END
             USING HINT = 'without it there is nothing to swap: migrator rebuild-projections builds it anew';
     END IF;
+    m_live := to_regclass({{live_table}});
+    m_archived := to_regclass({{archived_table}});
     LOOP
         BEGIN
             -- The ledger before the tables: whoever waits for it must not hold them. Autovacuum yields
@@ -89,10 +95,43 @@ BEGIN
             PERFORM set_config('lock_timeout', {{autovacuum_timeout}}, true);
             LOCK TABLE migrator.ledger IN SHARE ROW EXCLUSIVE MODE;
             LOCK TABLE {{live_name}}, {{archived_name}} IN SHARE UPDATE EXCLUSIVE MODE;
+            SELECT array_agg(attname::text ORDER BY attnum), array_agg(format_type(atttypid, atttypmod) ORDER BY attnum)
+              INTO m_columns, m_types
+              FROM pg_attribute WHERE attrelid = m_archived AND attnum > 0 AND NOT attisdropped;
+            SELECT coalesce((SELECT array_agg(value) FROM jsonb_array_elements_text(
+                       obj_description(to_regnamespace({{outgoing_said}}), 'pg_namespace')::jsonb -> 'names')), '{}')
+              INTO m_made;
+            SELECT string_agg(object || ': ' || remedy, '; ') INTO m_hanging FROM (
+                SELECT * FROM ({{uncarried}}) AS uncarried
+                UNION ALL
+                SELECT object || ', whose column ' || attname || ' ' || becomes, 'drop it, or change it to do without'
+                  FROM ({{misfits}}) AS misfit (object, attname, becomes, may_stay) WHERE NOT may_stay) AS hanging;
+            IF m_hanging IS NOT NULL THEN
+                RAISE EXCEPTION 'a swap would leave behind what hangs on %: %', {{live_said}}, m_hanging
+                    USING HINT = 'do what stands there, and run this again';
+            END IF;
+            -- What the live table has beyond its definition, while nobody reads the archived one.
+            m_before := ARRAY({{before}});
+            FOREACH m_statement IN ARRAY m_before LOOP
+                EXECUTE m_statement;
+            END LOOP;
+            SELECT coalesce(jsonb_object_agg(phase, statements), '{}') INTO m_during
+              FROM (SELECT phase, jsonb_agg(statement ORDER BY n) AS statements
+                      FROM (SELECT *, row_number() OVER () AS n FROM ({{during}}) AS d) AS d GROUP BY phase) AS p;
             -- This bounds what a reader may wait for us.
             PERFORM set_config('lock_timeout', {{lock_timeout}}, true);
+            FOR m_statement IN SELECT jsonb_array_elements_text(m_during -> 'view') LOOP
+                EXECUTE m_statement;
+            END LOOP;
+            FOR m_statement IN SELECT jsonb_array_elements_text(m_during -> 'lock') LOOP
+                EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', m_statement);
+            END LOOP;
             LOCK TABLE {{live_name}}, {{archived_name}} IN ACCESS EXCLUSIVE MODE;
-            EXIT;
+            EXIT WHEN m_during = (
+                SELECT coalesce(jsonb_object_agg(phase, statements), '{}')
+                  FROM (SELECT phase, jsonb_agg(statement ORDER BY n) AS statements
+                      FROM (SELECT *, row_number() OVER () AS n FROM ({{during}}) AS d) AS d GROUP BY phase) AS p);
+            RAISE lock_not_available USING MESSAGE = 'what hangs on the table has changed meanwhile';
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
             IF clock_timestamp() > m_stop THEN
                 RAISE EXCEPTION 'the tables of % were not free within {{deadline_said}}', {{projection}}
@@ -101,26 +140,21 @@ BEGIN
             PERFORM pg_sleep(0.1 + random() * 0.7);
         END;
     END LOOP;
-    m_live := to_regclass({{live_table}});
-    m_archived := to_regclass({{archived_table}});
-    SELECT string_agg(attachment, ', ') INTO m_hanging FROM ({{attachments}}) AS hanging_on_it;
-    IF m_hanging IS NOT NULL THEN
-        RAISE EXCEPTION 'a swap would leave behind what hangs on %: %', {{live_said}}, m_hanging
-            USING HINT = 'only migrator rollback carries it over; for this script drop it, run this '
-                         'again, and create it anew afterwards';
-    END IF;
-    SELECT string_agg(attachment, ', ') INTO m_hanging FROM ({{archived_attachments}}) AS hanging_on_it;
-    IF m_hanging IS NOT NULL THEN
-        RAISE EXCEPTION 'the live table has no longer what hangs on %: %', {{archived_said}}, m_hanging
-            USING HINT = 'only migrator rollback settles that; for this script drop it there, and run '
-                         'this again';
-    END IF;
-    m_grants := ARRAY({{grants}});
-    ALTER TABLE {{live_name}} SET SCHEMA {{outgoing_schema}};
-    ALTER TABLE {{archived_name}} SET SCHEMA {{target_schema}};
-    FOREACH m_statement IN ARRAY m_grants LOOP
+    SET CONSTRAINTS ALL IMMEDIATE;
+    FOR m_statement IN
+        SELECT statement FROM (
+            SELECT 1 AS step, place, statement FROM jsonb_array_elements_text(m_during -> 'drop') WITH ORDINALITY AS u (statement, place)
+            UNION ALL SELECT 2, 1, {{parked}}
+            UNION ALL SELECT 3, place, statement FROM jsonb_array_elements_text(m_during -> 'out') WITH ORDINALITY AS u (statement, place)
+            UNION ALL SELECT 4, 1, {{brought}}
+            UNION ALL SELECT 5, place, statement FROM jsonb_array_elements_text(m_during -> 'in') WITH ORDINALITY AS u (statement, place)
+            UNION ALL SELECT 6, place, statement FROM unnest(ARRAY({{grants}})) WITH ORDINALITY AS u (statement, place)
+            UNION ALL SELECT 7, place, statement FROM jsonb_array_elements_text(m_during -> 'make') WITH ORDINALITY AS u (statement, place)
+        ) AS steps ORDER BY step, place
+    LOOP
         EXECUTE m_statement;
     END LOOP;
+    PERFORM set_config('migrator.validate', coalesce(m_during -> 'validate', '[]')::text, false);
     UPDATE migrator.build SET state = 'archived', changed_at = clock_timestamp() WHERE build = {{outgoing}};
     UPDATE migrator.build SET state = 'live', changed_at = clock_timestamp() WHERE build = {{incoming}};
     -- A run of migrator that has lost its lock commits nothing from here on.
