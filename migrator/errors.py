@@ -9,7 +9,9 @@
     ├── WorkerLost             exit 1   a worker ended without a word; what it committed is kept
     ├── Overtaken              exit 1   another worker has done what this one was about to do
     ├── Busy                   exit 4   somebody else holds what we need, or a deadline passed
-    └── CannotConnect          exit 5   PostgreSQL or Kafka does not answer or does not let us in
+    ├── CannotConnect          exit 5   PostgreSQL or Kafka does not answer or does not let us in
+    ├── DeployRolledBack       exit 7   a deployment was not healthy, and is undone
+    └── RollbackFailed         exit 8   it was not healthy, and could not be undone by itself
 
 A message has three parts: what was found, what was expected, what to do next. Everything else that a
 program may want (offsets, names, blockers) lies in `data`, as plain JSON values.
@@ -121,3 +123,13 @@ class Overtaken(MigratorError):
 class CannotConnect(MigratorError):
     exit_code = 5
     code = "cannot-connect"
+
+
+class DeployRolledBack(MigratorError):
+    exit_code = 7
+    code = "rolled-back"
+
+
+class RollbackFailed(MigratorError):
+    exit_code = 8
+    code = "rollback-failed"

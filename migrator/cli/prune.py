@@ -33,17 +33,36 @@ if TYPE_CHECKING:
     metavar="DAYS",
     help="Keep what was archived less than so many days ago.",
 )
+@click.option(
+    "--give-up-rollback",
+    is_flag=True,
+    help="Drop also what a rollback would go back to; nobody can go back then.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be dropped and change nothing.")
 @pass_app
-def command(app: App, projections: tuple[str, ...], keep: int, days: float, dry_run: bool) -> None:
+def command(
+    app: App,
+    projections: tuple[str, ...],
+    keep: int,
+    days: float,
+    give_up_rollback: bool,
+    dry_run: bool,
+) -> None:
     """Drop archived builds, and give their disk space back.
 
-    The build that `migrator rollback` of a projection goes back to is never dropped.
+    The build that `migrator rollback` of a projection goes back to is dropped with
+    --give-up-rollback alone.
     """
     from migrator.projections import prune
 
     act = prune.plan if dry_run else prune.prune
-    found = act(app.settings, keep=keep, days=days, projections=projections)
+    found = act(
+        app.settings,
+        keep=keep,
+        days=days,
+        projections=projections,
+        give_up_rollback=give_up_rollback,
+    )
     app.emit(
         {"builds": [asdict(each) for each in found], "dry_run": dry_run}, _text(found, dry_run)
     )

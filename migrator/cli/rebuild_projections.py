@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -137,7 +137,7 @@ def command(
         allow=frozenset(allow),
         max_mb_per_s=max_mb_per_s,
         quarantine=quarantine,
-        accept_diff=_reason(accept_diff),
+        accept_diff=diff_reason(accept_diff),
         renamed=tuple(_pair(each) for each in renamed),
     )
     if dry_run:
@@ -150,7 +150,7 @@ def command(
                 "estimates": [asdict(e) for e in seen.estimates],
             },
         }
-        text = [*_changed_text(changes), _preflight_text(seen), _plan_text(planned)]
+        text = [*_changed_text(changes), preflight_text(seen), plan_text(planned)]
         app.emit(document, "\n".join(text))
         if seen.refused:
             raise SystemExit(Refused.exit_code)
@@ -190,7 +190,8 @@ def _write_report(
         html.write(file, html.rebuild(document, error))
 
 
-def _reason(said: str | None) -> str | None:
+def diff_reason(said: str | None) -> str | None:
+    """What stands after --accept-diff, which must say why."""
     from migrator.errors import UsageError
 
     if said is not None and not said.strip():
@@ -235,7 +236,8 @@ def _changed_text(changes: list[Change]) -> list[str]:
     return [f"{each.projection}: {each.why}" for each in changes]
 
 
-def _preflight_text(seen: Preflight) -> str:
+def preflight_text(seen: Preflight) -> str:
+    """What a preflight estimates and finds, for a person."""
     from migrator.projections.preflight import size_of, span
 
     lines = []
@@ -262,7 +264,8 @@ def _preflight_text(seen: Preflight) -> str:
     return "\n".join([*lines, ""])
 
 
-def _plan_text(planned: list[Planned]) -> str:
+def plan_text(planned: Sequence[Planned]) -> str:
+    """What a rebuild would do, with its SQL, for a person."""
     lines = []
     for each in planned:
         how = f"resumes build {each.resumes}" if each.resumes else "makes a new build"

@@ -29,6 +29,17 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Go back at once; what the archived build lacks is applied afterwards.",
 )
+@click.option(
+    "--deployment",
+    type=click.IntRange(min=1),
+    metavar="ID",
+    help="Undo all that this deployment did; projections first, then revisions, newest first.",
+)
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="Undo a deployment although its rollback scripts lose data.",
+)
 @click.option("--to", metavar="REV", help="Undo revisions, newest first, until REV is the newest.")
 @click.option(
     "--export",
@@ -45,14 +56,17 @@ def command(
     app: App,
     projections: tuple[str, ...],
     instant: bool,
+    deployment: int | None,
+    accept_loss: bool,
     to: str | None,
     folder: Path | None,
     reason: str | None,
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Undo the last thing that was done: a cut-over, or a revision.
+    """Undo the last thing that was done: a deployment, a cut-over, or a revision.
 
+    A deployment is undone as a whole: its projections swap back, then its revisions are undone.
     A cut-over is undone by making the build live again that it had archived, in milliseconds; all
     projections that were cut over together go back together.  Before that, the archived build is
     brought up to what the live one has read, so that readers miss no event.  A revision is undone by its rollback
@@ -63,15 +77,34 @@ def command(
     from migrator.errors import UsageError
 
     if folder is not None:
-        if projections or to or reason:
+        if projections or to or reason or deployment:
             raise UsageError(
-                "--export stands with --projection, --to or --reason",
+                "--export stands with --projection, --deployment, --to or --reason",
                 expected="--export DIR alone: it writes the scripts of all revisions and projections",
             )
         _export(app, folder, dry_run=dry_run)
         return
-    from migrator.deploy import rollback
+    from migrator.cli import undo_deployment
+    from migrator.deploy import rollback, undo
 
+    if deployment is not None and (projections or to):
+        raise UsageError("--deployment is given with --projection or --to", expected="one of them")
+    if deployment is None and not projections and to is None:
+        last = undo.newest(app.settings)
+        deployment = last.deployment if last else None
+    if deployment is not None:
+        undo_deployment.run(
+            app,
+            deployment,
+            accept_loss=accept_loss,
+            instant=instant,
+            reason=reason,
+            yes=yes,
+            dry_run=dry_run,
+        )
+        return
+    if accept_loss:
+        raise UsageError("--accept-loss is for a deployment", expected="--deployment ID beside it")
     planned = rollback.plan(app.settings, projections=projections, to=to)
     if dry_run:
         text = "\n".join(
@@ -83,10 +116,10 @@ def command(
         app.say(line)
     if not instant:
         rollback.refuse_unknown(planned)
-    reason = _reason(app, reason)
+    reason = asked_reason(app, reason)
     app.confirm("Undo this?", yes=yes)
     done = rollback.rollback(
-        app.settings, planned, reason=reason, instant=instant, progress=lambda step: _say(app, step)
+        app.settings, planned, reason=reason, instant=instant, progress=lambda step: say(app, step)
     )
     document = {
         **asdict(planned),
@@ -97,11 +130,12 @@ def command(
     app.emit(document, _done(done))
 
 
-def _say(app: App, step: Step) -> None:
+def say(app: App, step: Step) -> None:
+    """Print what is undone, and whom that waits for."""
     from migrator.postgres.ledger import Entry
 
     if isinstance(step, Entry):
-        app.say(f"undone: {_named(step)}")
+        app.say(f"undone: {named(step)}")
         return
     for line in waits.lines(step):
         app.say(line)
@@ -139,7 +173,8 @@ def _export(app: App, folder: Path, *, dry_run: bool) -> None:
     app.emit(document, "\n".join(lines))
 
 
-def _reason(app: App, reason: str | None) -> str:
+def asked_reason(app: App, reason: str | None) -> str:
+    """The reason that was given, or that a person at the terminal gives now."""
     import sys
 
     from migrator.errors import UsageError
@@ -158,24 +193,26 @@ def _reason(app: App, reason: str | None) -> str:
 def _lines(planned: Plan, *, instant: bool) -> list[str]:
     lines = ["This will be undone:"]
     for entry in planned.entries:
-        lines.append(f"  {_named(entry)}, {entry.applied_at:%Y-%m-%d %H:%M} UTC, by {entry.client}")
+        lines.append(f"  {named(entry)}, {entry.applied_at:%Y-%m-%d %H:%M} UTC, by {entry.client}")
         behind = planned.behind.get(entry.subject, 0)
         if behind:
             known = entry.subject not in planned.unknown
             lines.append(
                 f"    build {entry.replaced_build} lacks the {behind:,} newest events; "
-                + _when(known=known, instant=instant)
+                + when(known=known, instant=instant)
             )
     return lines
 
 
-def _when(*, known: bool, instant: bool) -> str:
+def when(*, known: bool, instant: bool) -> str:
+    """When the events that an archived build lacks are applied to it, and by whom."""
     if known:
         return "they are applied afterwards" if instant else "they are applied first"
     return "its definition is not in this checkout: its own release's migrator follow applies them"
 
 
-def _named(entry: Entry) -> str:
+def named(entry: Entry) -> str:
+    """What an entry did, for a person."""
     if entry.act == "cut-over":
         return f"the cut-over of {entry.subject} from build {entry.replaced_build} to {entry.build}"
     return f"revision {entry.subject}, {entry.message or 'without a message'}"

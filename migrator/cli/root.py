@@ -13,6 +13,7 @@ from migrator.version import __version__
 
 # name -> (module, one line for --help); kept here so that --help imports no command.
 COMMANDS = {
+    "deploy": ("deploy", "Do all of it: lint, verify, migrate, rebuild, cut over, check health."),
     "up": ("up", "Apply the pending revisions, forward only."),
     "new": ("new", "Start the next revision and its rollback script."),
     "lint": ("lint", "Say what is not safe under traffic, and the safe way to do it."),
@@ -32,7 +33,7 @@ COMMANDS = {
     "quarantine": ("quarantine", "Show and release the events that a build goes without."),
     "abort": ("abort", "Give up an unfinished or failed build, and drop its tables."),
     "prune": ("prune", "Drop archived builds that no rollback needs."),
-    "rollback": ("rollback", "Undo the last cut-over or the last revision."),
+    "rollback": ("rollback", "Undo the last deployment, cut-over or revision."),
     "checkpoint": ("checkpoint", "Take the database as it is, and go back to it."),
     "preview": ("preview", "Give each pull request a database of its own."),
     "doctor": ("doctor", "Check connections, privileges, settings and topics."),
@@ -76,7 +77,8 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 failed, 2 usage or settings, 3 refused by a safety rule, "
-    "4 busy, 5 cannot connect, 6 pending work (status --exit-code).",
+    "4 busy, 5 cannot connect, 6 pending work (status --exit-code), 7 a deploy was not healthy and is "
+    "rolled back, 8 its rollback failed.",
 )
 @click.option(
     "--config",

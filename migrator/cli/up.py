@@ -55,7 +55,7 @@ def command(
 
     if dry_run:
         plan, previews = up.preview(app.settings, to=to, phase=phase, allow=allow, reason=reason)
-        app.emit(_plan_document(plan, previews), _plan_text(plan, previews))
+        app.emit(plan_document(plan, previews), plan_text(plan, previews))
         return
     lines = FillingLines(app.say)
     warnings: list[str] = []
@@ -66,12 +66,13 @@ def command(
         allow=allow,
         kill_blockers=kill_blockers,
         reason=reason,
-        progress=lambda step: _say(app, lines, step, warnings),
+        progress=lambda step: say(app, lines, step, warnings),
     )
     app.emit(_document(outcome) | {"warnings": warnings}, _text(outcome))
 
 
-def _say(app: App, lines: FillingLines, step: Any, warnings: list[str]) -> None:
+def say(app: App, lines: FillingLines, step: Any, warnings: list[str]) -> None:
+    """Print what `up` tells on its way; a warning is kept, too."""
     from migrator.migrations.apply import Done
     from migrator.migrations.pages import Filling
     from migrator.migrations.phase_check import Warned
@@ -144,7 +145,8 @@ def _document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _plan_document(plan: Plan, previews: tuple[Preview, ...]) -> dict[str, Any]:
+def plan_document(plan: Plan, previews: tuple[Preview, ...]) -> dict[str, Any]:
+    """The same for a program."""
     return {
         "dry_run": True,
         "version": plan.version,
@@ -164,7 +166,8 @@ def _plan_document(plan: Plan, previews: tuple[Preview, ...]) -> dict[str, Any]:
     }
 
 
-def _plan_text(plan: Plan, previews: tuple[Preview, ...]) -> str:
+def plan_text(plan: Plan, previews: tuple[Preview, ...]) -> str:
+    """The plan with its SQL, for a person."""
     blocks = [_block(shown) for shown in previews]
     count = len(previews)
     blocks.append(

@@ -7,6 +7,7 @@ a new entry of the ledger that names the old one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID, uuid4
@@ -15,7 +16,7 @@ from migrator.errors import MigratorError, Refused, UsageError
 from migrator.postgres import ledger
 from migrator.postgres.connect import Connection, connect
 from migrator.postgres.ledger import Entry
-from migrator.postgres.locks import deployer_lock
+from migrator.postgres.locks import Fence, deployer_lock
 from migrator.projections import build as builds
 from migrator.projections import swap, swap_sql, tail
 from migrator.projections.build import Build
@@ -74,18 +75,27 @@ def plan(settings: Settings, *, projections: Sequence[str] = (), to: str | None 
         ]
         chosen = _chosen(standing, projections, to)
         if chosen[0].act == "cut-over":
-            moves = [move_back(conn, entry) for entry in chosen]
-            statements = [f"{line};" for line in swap_sql.script(conn, settings, moves)]
-            lost = {m.incoming.projection: tail.behind(conn, m) for m in moves}
-            unknown = {
-                m.incoming.projection: builds.git_sha(conn, m.incoming)
-                for m in tail.with_definitions(settings, moves)
-                if m.definition is None and lost[m.incoming.projection]
-            }
-            return Plan(tuple(chosen), tuple(statements), lost, unknown)
+            return swap_back(conn, settings, chosen)
     from migrator.migrations import undo
 
     return Plan(tuple(chosen), tuple(undo.shown(settings, entry) for entry in chosen), {})
+
+
+def swap_back(conn: Connection, settings: Settings, cut_overs: Sequence[Entry]) -> Plan:
+    """The plan that undoes these cut-overs, at one instant; read-only.
+
+    Raises:
+        Refused: one was the first, or the builds have moved on.
+    """
+    moves = [move_back(conn, entry) for entry in cut_overs]
+    statements = [f"{line};" for line in swap_sql.script(conn, settings, moves)]
+    lost = {m.incoming.projection: tail.behind(conn, m) for m in moves}
+    unknown = {
+        m.incoming.projection: builds.git_sha(conn, m.incoming)
+        for m in tail.with_definitions(settings, moves)
+        if m.definition is None and lost[m.incoming.projection]
+    }
+    return Plan(tuple(cut_overs), tuple(statements), lost, unknown)
 
 
 def _chosen(standing: list[Entry], projections: Sequence[str], to: str | None) -> list[Entry]:
@@ -177,6 +187,8 @@ def rollback(
     *,
     reason: str,
     instant: bool = False,
+    run: UUID | None = None,
+    fence: Fence | None = None,
     progress: Callable[[Step], None] = lambda _step: None,
 ) -> RolledBack:
     """Carry the plan out and record it with its reason.
@@ -189,6 +201,7 @@ def rollback(
 
     Projections swap back at one instant, or not at all. Revisions are undone one by one, newest
     first, each in its own transaction; after a failure the same command goes on with what is left.
+    A caller that holds the deployer lock already gives its `fence`.
 
     Raises:
         Refused: what stands has changed since the plan was made, or a script cannot be run.
@@ -200,10 +213,13 @@ def rollback(
 
     if not instant:
         refuse_unknown(planned)
-    run = uuid4()
-    with deployer_lock(
-        settings, "deploy", waiting=lambda holder: progress(Waiting(holder))
-    ) as fence:
+    run = run or uuid4()
+    taken = (
+        nullcontext(fence)
+        if fence
+        else deployer_lock(settings, "deploy", waiting=lambda holder: progress(Waiting(holder)))
+    )
+    with taken as held:
         if planned.is_of_projections:
             swapped = _swap_back(settings, planned, run, reason, instant=instant)
             for entry in planned.entries:
@@ -212,7 +228,7 @@ def rollback(
         from migrator.migrations import undo
 
         for entry in planned.entries:
-            undo.undo_revision(settings, entry, reason=reason, run=run, fence=fence, told=progress)
+            undo.undo_revision(settings, entry, reason=reason, run=run, fence=held, told=progress)
             progress(entry)
     return RolledBack(run, planned.entries, None)
 

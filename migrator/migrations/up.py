@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID, uuid4
@@ -79,13 +79,16 @@ def up(
     allow: Collection[str] = (),
     kill_blockers: bool = False,
     reason: str | None = None,
+    run: UUID | None = None,
+    fence: Fence | None = None,
     progress: Progress = lambda _step: None,
 ) -> Outcome:
     """Apply the pending revisions, each atomically, one runner at a time.
 
     With nothing to do, it takes no lock and writes nothing. After a failure the revisions before
     the failed one stay applied, and the same command goes on from there. `kill_blockers` ends the
-    sessions that are long in the way, for a reason that the ledger keeps.
+    sessions that are long in the way, for a reason that the ledger keeps. A caller that holds the
+    deployer lock already gives its `fence`; `run` is what the ledger's entries carry.
 
     Raises:
         UsageError: no such folder, revision or rule, or no reason to allow or kill for.
@@ -96,7 +99,7 @@ def up(
     """
     if kill_blockers and not (reason or "").strip():
         raise UsageError("to kill blockers needs a reason", expected='--reason "why"')
-    run = uuid4()
+    run = run or uuid4()
     if allow:
         from migrator.migrations import phase_check
 
@@ -116,16 +119,19 @@ def up(
     permits.glance(found.todo)
     done: tuple[Done, ...] = ()
     if found.todo:
-        with deployer_lock(
-            settings, LOCK, waiting=lambda holder: progress(Waiting(holder))
-        ) as fence:
+        taken = (
+            nullcontext(fence)
+            if fence
+            else deployer_lock(settings, LOCK, waiting=lambda holder: progress(Waiting(holder)))
+        )
+        with taken as held:
             # Another runner may have applied them while this one waited: then less is asked for.
             found = survey(settings, files, to=to, phase=phase)
             done = carry_out(
                 settings,
                 files,
                 found,
-                fence=fence,
+                fence=held,
                 run=run,
                 permits=permits,
                 kill_blockers=kill_blockers,

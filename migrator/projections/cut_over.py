@@ -42,8 +42,10 @@ def plan(settings: Settings, numbers: Sequence[int]) -> list[str]:
         return swap_sql.script(conn, settings, moves) if moves else []
 
 
-def cut_over(settings: Settings, numbers: Sequence[int]) -> CutOver:
+def cut_over(settings: Settings, numbers: Sequence[int], *, run: UUID | None = None) -> CutOver:
     """Make the builds live at one instant, and record it; those that are live stay so.
+
+    `run` is what the ledger's entries carry.
 
     Raises:
         UsageError: there is no such build, or two of them are of one projection.
@@ -56,7 +58,7 @@ def cut_over(settings: Settings, numbers: Sequence[int]) -> CutOver:
         with turn(settings, names):
             chosen = _chosen(conn, numbers)
             moves = [move_for(conn, each) for each in chosen if each.state != "live"]
-            run = uuid4()
+            run = run or uuid4()
             moves = tail.with_definitions(settings, moves)
             reason = checks.accepted(conn, [move.incoming for move in moves])
             swapped = swap.swap(conn, settings, moves, run=run, reason=reason) if moves else None

@@ -33,23 +33,33 @@ class Archived:
 
 
 def plan(
-    settings: Settings, *, keep: int = 1, days: float = 0, projections: Sequence[str] = ()
+    settings: Settings,
+    *,
+    keep: int = 1,
+    days: float = 0,
+    projections: Sequence[str] = (),
+    give_up_rollback: bool = False,
 ) -> list[Archived]:
     """Say of every archived build whether `prune` would drop it; read-only.
 
     Kept are the build that the next rollback of its projection goes back to, the `keep` newest of a
-    projection, and what was archived less than `days` ago.
+    projection, and what was archived less than `days` ago. `give_up_rollback` does not keep the first.
 
     Raises:
         UsageError: a projection that has no build.
     """
     with connect(settings, "plan") as conn:
         conn.read_only = True
-        return _looked(conn, keep, days, projections)
+        return _looked(conn, keep, days, projections, give_up_rollback=give_up_rollback)
 
 
 def prune(
-    settings: Settings, *, keep: int = 1, days: float = 0, projections: Sequence[str] = ()
+    settings: Settings,
+    *,
+    keep: int = 1,
+    days: float = 0,
+    projections: Sequence[str] = (),
+    give_up_rollback: bool = False,
 ) -> list[Archived]:
     """Drop what `plan` does not keep, each build in a transaction of its own; idempotent.
 
@@ -58,10 +68,16 @@ def prune(
         Refused: something that is not migrator's needs a build's table; those before it are dropped.
         Busy: a rebuild of such a projection is running.
     """
-    chosen = plan(settings, keep=keep, days=days, projections=projections)
+    chosen = plan(
+        settings,
+        keep=keep,
+        days=days,
+        projections=projections,
+        give_up_rollback=give_up_rollback,
+    )
     names = {each.projection for each in chosen}
     with turn(settings, names), connect(settings, "prune", autocommit=True) as conn:
-        found = _looked(conn, keep, days, projections)
+        found = _looked(conn, keep, days, projections, give_up_rollback=give_up_rollback)
         for each in found:
             build = None if each.kept else builds.numbered(conn, each.build)
             if build is not None:
@@ -69,7 +85,14 @@ def prune(
         return found
 
 
-def _looked(conn: Connection, keep: int, days: float, projections: Sequence[str]) -> list[Archived]:
+def _looked(
+    conn: Connection,
+    keep: int,
+    days: float,
+    projections: Sequence[str],
+    *,
+    give_up_rollback: bool,
+) -> list[Archived]:
     if not ledger.exists(conn):
         return []
     everything = builds.every(conn)
@@ -82,8 +105,8 @@ def _looked(conn: Connection, keep: int, days: float, projections: Sequence[str]
         for each in everything
         if each.state == "archived" and (not projections or each.projection in projections)
     ]
-    needed = _needed(conn)
-    return list(_judged(conn, archived, needed, keep, days))
+    kept = set() if give_up_rollback else needed(conn)
+    return list(_judged(conn, archived, kept, keep, days))
 
 
 def _judged(
@@ -110,7 +133,7 @@ def _judged(
         yield Archived(each.build, each.projection, since, size, why)
 
 
-def _needed(conn: Connection) -> set[int]:
+def needed(conn: Connection) -> set[int]:
     """The builds that the next rollback of each projection goes back to."""
     entries = ledger.entries(conn)
     undone = {entry.undoes for entry in entries}

@@ -228,3 +228,37 @@ CREATE TABLE IF NOT EXISTS migrator.checkpoint (
     changed_at   timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE UNIQUE INDEX IF NOT EXISTS checkpoint_one_of_a_name ON migrator.checkpoint (name) WHERE state <> 'deleted';
+
+CREATE TABLE IF NOT EXISTS migrator.deployment (
+    deployment bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run        uuid NOT NULL UNIQUE,
+    phase      text NOT NULL CHECK (phase IN ('expand', 'contract')),
+    state      text NOT NULL CHECK (state IN ('running', 'stopped', 'rolling-back', 'done', 'failed',
+                                              'rolled-back', 'rollback-failed', 'abandoned')),
+    step       text,
+    plan_hash  text NOT NULL,
+    plan       jsonb NOT NULL,
+    error      text,
+    reason     text,
+    allowed    text[],
+    role       text NOT NULL DEFAULT session_user,
+    client     text NOT NULL,
+    git_sha    text,
+    began_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at   timestamptz
+);
+CREATE UNIQUE INDEX IF NOT EXISTS deployment_one_unfinished ON migrator.deployment ((true)) WHERE ended_at IS NULL;
+
+CREATE TABLE IF NOT EXISTS migrator.deployment_step (
+    deployment bigint NOT NULL REFERENCES migrator.deployment,
+    step       text NOT NULL,
+    position   int NOT NULL,
+    outcome    text CHECK (outcome IN ('done', 'skipped', 'failed')),
+    said       text,
+    detail     jsonb,
+    attempts   int NOT NULL DEFAULT 1,
+    began_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at   timestamptz,
+    PRIMARY KEY (deployment, step)
+);

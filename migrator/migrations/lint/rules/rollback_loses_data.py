@@ -15,12 +15,14 @@ from migrator.migrations.lint.rewriting import show
 from migrator.migrations.lint.walk import actions, alters_table, created, key, writes
 
 AT, Object = enums.AlterTableType, enums.ObjectType
-_DECLARED = re.compile(r"--[ \t]*loses:[ \t]*\S", re.IGNORECASE)
+DECLARED = re.compile(r"--[ \t]*loses:[ \t]*(\S.*)", re.IGNORECASE)
 _HOLDERS = {Object.OBJECT_TABLE, Object.OBJECT_SCHEMA}
 
 
 @dataclass(frozen=True)
-class _Loss:
+class Loss:
+    """What a statement of a rollback script takes away."""
+
     what: str
     node: Any
     table: str
@@ -29,7 +31,7 @@ class _Loss:
 
 def check(script: Script, _around: Surroundings) -> Iterator[Finding]:
     text = script.rollback_script
-    if text is None or _DECLARED.search(text):
+    if text is None or DECLARED.search(text):
         return
     try:
         undoing = parse(text)
@@ -42,32 +44,33 @@ def check(script: Script, _around: Surroundings) -> Iterator[Finding]:
         if action.command.subtype == AT.AT_AddColumn
     }
     for statement in undoing.statements:
-        for loss in _losses(statement.node):
+        for loss in losses(statement.node):
             own = key(loss.table) in made or (key(loss.table), loss.column) in added
             yield _finding(loss, own=own or not script.analysable)
 
 
-def _losses(node: Any) -> Iterator[_Loss]:
+def losses(node: Any) -> Iterator[Loss]:
+    """What a statement loses: tables, columns, rows; pure."""
     if isinstance(node, ast.DropStmt) and node.removeType in _HOLDERS:
         for each in node.objects or ():
             parts: Any = each if isinstance(each, tuple) else (each,)
             name = ".".join(one.sval for one in parts)
-            yield _Loss(name, node, name)
+            yield Loss(name, node, name)
     elif alters_table(node):
         for command in node.cmds or ():
             if command.subtype == AT.AT_DropColumn:
                 table = qualified(node.relation)
-                yield _Loss(f"{table}.{command.name}", node, table, command.name)
+                yield Loss(f"{table}.{command.name}", node, table, command.name)
     elif isinstance(node, ast.TruncateStmt):
         for relation in node.relations or ():
-            yield _Loss(qualified(relation), node, qualified(relation))
+            yield Loss(qualified(relation), node, qualified(relation))
     else:
         for write in writes(node):
             if isinstance(write, ast.DeleteStmt):
-                yield _Loss(f"rows of {qualified(write.relation)}", node, qualified(write.relation))
+                yield Loss(f"rows of {qualified(write.relation)}", node, qualified(write.relation))
 
 
-def _finding(loss: _Loss, *, own: bool) -> Finding:
+def _finding(loss: Loss, *, own: bool) -> Finding:
     since = "what was written there since the revision was applied"
     lost = since if own else "what it held before the revision, too"
     return RULE.finding(
