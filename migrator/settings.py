@@ -158,6 +158,54 @@ class Rehearsal(_Section):
     max_rebuild_s: float | None = Field(None, gt=0)
 
 
+class Deploy(_Section):
+    """What a deployment does beside its plan."""
+
+    checkpoint: bool = True
+    checkpoint_days: float = Field(7, gt=0, le=30)
+
+
+class HealthCheck(_Section):
+    """One question to the application: a URL, a command or an SQL statement."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    url: SecretStr | None = None
+    status: int = Field(200, ge=100, le=599)
+    fields: dict[str, str | bool | int | float] = Field(default_factory=dict)
+    latency_ms: int | None = Field(None, ge=1)
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    command: list[str] | None = Field(None, min_length=1)
+    sql: str | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> HealthCheck:
+        given = [name for name in ("url", "command", "sql") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"{' and '.join(given) or 'nothing'} is given: expected one of url, command, sql"
+            )
+        if self.url and not self.url.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("expected a url that begins with http:// or https://")
+        return self
+
+
+class Health(_Section):
+    """What tells after a cut-over whether the application is well."""
+
+    window_s: float = Field(30, ge=0)
+    interval_s: float = Field(2, gt=0)
+    timeout_s: float = Field(5, gt=0)
+    failures: int = Field(2, ge=0)
+    checks: list[HealthCheck] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Health:
+        names = [check.name for check in self.checks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two checks are named {' and '.join(twice)}")
+        return self
+
+
 def _without_our_own(value: dict[str, Any]) -> dict[str, Any]:
     if "working_dir" in value:
         raise ValueError("working_dir is migrator's own: include names what projections import")
@@ -307,6 +355,8 @@ class Settings(BaseSettings):
     rehearsal: Rehearsal = Rehearsal()
     ray: Ray = Ray()
     neon: Neon = Neon()
+    deploy: Deploy = Deploy()
+    health: Health = Health()
     topics: dict[str, Topic] = Field(default_factory=dict)
     root: Path = Field(
         default_factory=Path.cwd, description="the folder that paths are relative to"
@@ -542,6 +592,8 @@ def _names(section: list[str]) -> list[str]:
         "release": Release,
         "projections": Projections,
         "rehearsal": Rehearsal,
+        "deploy": Deploy,
+        "health": Health,
         "ray": Ray,
         "neon": Neon,
         "topics": Topic,

@@ -22,6 +22,7 @@ from migrator.neon import branches, identity
 from migrator.neon.branches import Branch, Branches, Kept, Reach, Restored, Wanted
 from migrator.postgres import ledger, locks
 from migrator.postgres.connect import Connection, connect
+from migrator.postgres.locks import Fence
 
 if TYPE_CHECKING:
     from migrator.settings import Settings
@@ -114,12 +115,16 @@ class Done:
 
 
 def create(
-    settings: Settings, *, name: str | None = None, ttl: timedelta | None = None
+    settings: Settings,
+    *,
+    name: str | None = None,
+    ttl: timedelta | None = None,
+    fence: Fence | None = None,
 ) -> Checkpoint:
     """Take a checkpoint and wait until it can be gone back to.
 
     The positions in it are those that were committed shortly before the branch was made: the branch
-    has them, and perhaps some events more.
+    has them, and perhaps some events more. A deployment gives the `fence` of its own lock.
 
     Raises:
         UsageError: the name cannot be one.
@@ -130,6 +135,9 @@ def create(
     with branches.opened(settings) as made_by:
         # Asked before anything is written: it proves where the connection leads.
         there = {branch.name: branch for branch in made_by.every("checkpoint")}
+        if fence is None:
+            with connect(settings, "checkpoint") as conn:
+                _refuse_busy(conn)
         row = _begun(settings, made_by.provider, there, name, expires_at)
         found = there.get(row.name) or made_by.create(
             Wanted("checkpoint", row.name, expires_at, _note(row))
@@ -293,7 +301,6 @@ def _begun(
         ledger.ensure(conn)
         conn.commit()
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        _refuse_busy(conn)
         now = mark.read(conn, settings)
         name = branches.checked(name) if name else _default_name(now)
         held = next((row for row in _rows(conn) if row.name == name), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from migrator import logs
@@ -187,9 +188,27 @@ def _skipped(report: Report) -> str:
     )
 
 
-def checkpoint(_job: Job) -> Ended:
-    """Take what a disaster would be recovered from."""
-    return Ended("none is configured", skipped=True)
+def checkpoint(job: Job) -> Ended:
+    """Keep the database as a branch, which nothing smaller than a disaster goes back to.
+
+    Raises:
+        Busy, Refused, MigratorError: as `migrator checkpoint create`.
+    """
+    if not job.settings.deploy.checkpoint:
+        return Ended("[deploy] checkpoint is false", skipped=True)
+    if job.settings.neon.project_id is None:
+        # A plain PostgreSQL copies a database only where nobody is connected, not even we.
+        return Ended("the database is not on Neon", skipped=True)
+    from migrator.deploy import checkpoint as checkpoints
+
+    # A restore takes the numbers of deployments back: the run is there but once.
+    name = f"deploy-{job.deployment.deployment}-{str(job.deployment.run)[:8]}"
+    there = {each.name: each for each in checkpoints.every(job.settings)}
+    made = there.get(name)
+    if made is None or made.state != "ready":
+        ttl = timedelta(days=job.settings.deploy.checkpoint_days)
+        made = checkpoints.create(job.settings, name=name, ttl=ttl, fence=job.fence)
+    return Ended(f"{name}, kept until {made.expires_at:%Y-%m-%d}", {"checkpoint": name})
 
 
 def up(job: Job) -> Ended:
@@ -295,9 +314,17 @@ def cut_over(job: Job) -> Ended:
     )
 
 
-def health(_job: Job) -> Ended:
+def health(job: Job) -> Ended:
     """Ask for the window that is set whether the application is well."""
-    return Ended("no [health] checks are set", skipped=True)
+    if not job.settings.health.checks:
+        return Ended("no [health] checks are set", skipped=True)
+    from migrator.deploy import health as asking
+
+    found = asking.watch(job.settings)
+    checked = {
+        each.check: {"asked": each.asked, "failures": each.failures} for each in found.checked
+    }
+    return Ended(str(found), checked, unhealthy=bool(found.failing))
 
 
 def _many(count: int, what: str) -> str:
