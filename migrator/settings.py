@@ -351,7 +351,6 @@ class Settings(BaseSettings):
     release: Release = Release()
     projections: Projections = Projections()
     follow: Follow = Follow()
-
     rehearsal: Rehearsal = Rehearsal()
     ray: Ray = Ray()
     neon: Neon = Neon()

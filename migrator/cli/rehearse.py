@@ -10,7 +10,8 @@ import click
 from migrator.cli.context import App, pass_app
 
 if TYPE_CHECKING:
-    from migrator.deploy.rehearse import By, Rehearsal, Replay
+    from migrator.deploy.copies import By
+    from migrator.deploy.rehearse import Rehearsal, Replay
     from migrator.migrations.rehearse import Rehearsed
     from migrator.migrations.revision import Phase
     from migrator.migrations.stand import Act
@@ -26,10 +27,9 @@ if TYPE_CHECKING:
 @click.option(
     "--copy",
     "by",
-    type=click.Choice(["template", "dump", "schema"]),
-    default="template",
-    help="How the copy is made: by PostgreSQL itself, while nobody is connected; by pg_dump, beside "
-    "traffic; or of the schema alone.  [default: template]",
+    type=click.Choice(["branch", "template", "dump", "schema"]),
+    help="How the copy is made: a Neon branch; by PostgreSQL itself, while nobody is connected; by "
+    "pg_dump, beside traffic; or of the schema alone.  [default: branch on Neon, elsewhere template]",
 )
 @click.option("--keep", is_flag=True, help="Leave the copy, to look at; drop it yourself.")
 @click.option(
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 def command(
     app: App,
     phase: Phase,
-    by: By,
+    by: By | None,
     keep: bool,
     allow: tuple[str, ...],
     accept_diff: str | None,
@@ -82,13 +82,11 @@ def command(
 
     The exit code is 3 where production would meet a problem.
     """
-    from migrator.deploy import rehearse
-    from migrator.deploy.local_copies import LocalCopies
+    from migrator.deploy import copies, rehearse
     from migrator.errors import Refused
 
     options = rehearse.Options(
         phase=phase,
-        by=by,
         keep=keep,
         allow=frozenset(allow),
         max_lock_ms=max_lock_ms,
@@ -97,7 +95,8 @@ def command(
     )
     not_recorded: BaseException | None = None
     try:
-        done = rehearse.rehearse(app.settings, LocalCopies(app.settings, by), options, say=app.say)
+        with copies.opened(app.settings, by, keep=keep) as maker:
+            done = rehearse.rehearse(app.settings, maker, options, say=app.say)
     except rehearse.NotRecorded as exc:
         done, not_recorded = exc.rehearsal, exc.__cause__
     text = "\n".join(_lines(done))
@@ -135,7 +134,7 @@ def _lines(done: Rehearsal) -> list[str]:
         ]
     lines += ["", "A copy cannot tell:", *(f"  {each}" for each in done.cannot_tell), ""]
     if done.kept:
-        lines.append(f'The copy is kept; when you have looked: DROP DATABASE "{done.copy.name}"')
+        lines.append(f"The copy is kept; when you have looked: {done.copy.to_drop}")
     count = len(done.problems)
     verdict = f"{count} problem{'' if count == 1 else 's'} found" if count else "No problem found"
     return [*lines, f"{verdict}; plan {done.plan.hash[:12]}."]

@@ -1,6 +1,6 @@
 """A throw-away copy of a database: the seam between a rehearsal and who can make one.
 
-A Maker that is added (a Neon branch, say) has a name in MAKERS and passes tests/integration/test_copies.py.
+tests/integration/test_copies.py is one suite for all of them.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from migrator.errors import MigratorError, UsageError
 
 if TYPE_CHECKING:
     from migrator.settings import Settings
 
-PREFIX = "migrator_rehearsal_"
+By = Literal["branch", "template", "dump", "schema"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Copy:
     """A copy that was made. `settings` lead to it and are otherwise those of the original.
 
     `how` is for a person: what was copied, and by what. `shares_server` says that other databases lie
-    on its server, which roles and the like belong to. `cannot_tell` is what this kind of copy hides.
+    on its server, which roles and the like belong to. `cannot_tell` is what this kind of copy hides,
+    `to_drop` what to do with one that is kept.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Copy:
     shares_server: bool
     has_rows: bool = True
     cannot_tell: tuple[str, ...] = ()
+    to_drop: str = ""
 
 
 class Maker(Protocol):
@@ -55,8 +59,32 @@ class Maker(Protocol):
             MigratorError: it could not be dropped; the next `sweep` will.
         """
 
-    def keep(self, copy: Copy) -> None:
+    def keep(self, copy: Copy, /) -> None:
         """Let no `sweep` drop it."""
+
+
+@contextmanager
+def opened(settings: Settings, by: By | None, *, keep: bool) -> Iterator[Maker]:
+    """Who makes copies of the settings' database: on Neon a branch, elsewhere TEMPLATE, or as `by` says.
+
+    Raises:
+        UsageError: a branch is asked for, and `[neon] project_id` is not set.
+    """
+    if by == "branch" and settings.neon.project_id is None:
+        raise UsageError(
+            "--copy branch needs Neon, and [neon] project_id is not set",
+            expected="--copy template, dump or schema",
+        )
+    if by in (None, "branch") and settings.neon.project_id is not None:
+        from migrator.deploy.branch_copies import BranchCopies
+        from migrator.neon import branches
+
+        with branches.opened(settings) as found:
+            yield BranchCopies(settings, found, keep=keep)
+        return
+    from migrator.deploy.local_copies import LocalCopies
+
+    yield LocalCopies(settings, "template" if by is None or by == "branch" else by)
 
 
 @contextmanager
@@ -80,8 +108,6 @@ def made(maker: Maker, *, keep: bool, say: Callable[[str], None]) -> Iterator[Co
 
 
 def _drop(maker: Maker, copy: Copy, say: Callable[[str], None]) -> None:
-    from migrator.errors import MigratorError
-
     try:
         maker.drop(copy)
     except MigratorError as exc:

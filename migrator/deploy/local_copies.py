@@ -17,13 +17,14 @@ from psycopg import errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
-from migrator.deploy.copies import PREFIX, Copy
+from migrator.deploy.copies import Copy
 from migrator.errors import Busy, CannotConnect, MigratorError
 from migrator.postgres.connect import Connection, connect, translated
 from migrator.sandbox import client_program
 from migrator.settings import Settings
 
 By = Literal["template", "dump", "schema"]
+PREFIX = "migrator_rehearsal_"
 NAMED = rf"^{PREFIX}[0-9]+_[0-9a-f]{{8}}$"
 KEPT = "kept by migrator rehearse: "
 MADE = "made by migrator rehearse, which drops it: "
@@ -72,6 +73,7 @@ class LocalCopies:
             settings=self._on(name),
             how=f"database {name}, {words[self.by]}",
             shares_server=True,
+            to_drop=f'DROP DATABASE "{name}"',
             has_rows=self.by != "schema",
             cannot_tell=_NO_ROWS if self.by == "schema" else (),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from migrator.deploy import copies, plan, rollback
 from migrator.deploy.copies import Copy, Maker
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from migrator.settings import Settings
 
 Say = Callable[[str], None]
-By = Literal["template", "dump", "schema"]
 CANNOT_TELL = (
     "waits for locks and who waits behind them: nobody else uses a copy, so each was had at once",
     "what traffic costs: in production, readers and writers share the machine with the deployment",
@@ -40,7 +39,6 @@ class Options:
     """What may be asked for. `allow` holds rules of `up` and of a rebuild's preflight alike."""
 
     phase: Phase = "expand"
-    by: By = "template"
     keep: bool = False
     allow: frozenset[str] = frozenset()
     max_lock_ms: float | None = None

@@ -19,7 +19,7 @@ from migrator.errors import UsageError
 if TYPE_CHECKING:
     from migrator.settings import Settings
 
-Kind = Literal["checkpoint", "preview"]
+Kind = Literal["checkpoint", "preview", "rehearsal"]
 NOTE = "migrator/"
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?")
 Say = Callable[[str], None]
@@ -36,7 +36,7 @@ class Wanted:
 
     @property
     def has_compute(self) -> bool:
-        return self.kind == "preview"
+        return self.kind != "checkpoint"
 
 
 @dataclass(frozen=True)

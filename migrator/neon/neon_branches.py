@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from psycopg.conninfo import conninfo_to_dict
 
@@ -146,8 +146,8 @@ class NeonBranches:
         return found
 
     def _parent_of(self, kind: Kind) -> models.Branch:
-        """A checkpoint is of the database's own branch; a preview may be made without its URL."""
-        if kind == "checkpoint" or self._settings.names_a_database:
+        """Only a preview may be made without the database's URL; all else is of its own branch."""
+        if kind != "preview" or self._settings.names_a_database:
             return self._own()
         wanted = self._settings.neon.branch
         for each in self._api.branches():
@@ -199,9 +199,9 @@ def _stamped(text: str) -> datetime:
 
 
 def _branch(found: models.Branch) -> Branch:
-    kind: Kind = "preview" if found.annotation.get(NOTE + "kind") == "preview" else "checkpoint"
+    said = found.annotation.get(NOTE + "kind")
     return Branch(
-        kind=kind,
+        kind=next((kind for kind in get_args(Kind) if kind == said), "checkpoint"),
         name=found.annotation.get(NOTE + "name", found.name),
         id=found.id,
         shown=f"branch {found.name} ({found.id})",
