@@ -64,9 +64,9 @@ class KeyedRows:
     @cached_property
     def _unnested(self) -> sql.Composed:
         """The keys as a relation: one array a column of the primary key."""
-        # regtype's name is without a length, to which a cast would cut a value.
+        # Without a length, to which a cast would cut a value; regtype's name of char(n) means char(1).
         found = self._conn.execute(
-            """SELECT attname, atttypid::regtype::text FROM pg_attribute
+            """SELECT attname, format_type(atttypid, -1) FROM pg_attribute
                WHERE attrelid = %s::regclass AND attname = ANY(%s)""",
             (self._table.as_string(self._conn), self._keys),
         ).fetchall()

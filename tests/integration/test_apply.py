@@ -18,7 +18,7 @@ from migrator.projections.rebuild import Options, rebuild
 from migrator.projections.writers import Advance
 from migrator.settings import Topic
 from tests.integration.test_reducers import CUSTOMERS
-from tests.projects import event, placed, write
+from tests.projects import edit, event, placed, write
 
 ORDERS = "SELECT * FROM orders ORDER BY 1"
 
@@ -219,3 +219,21 @@ def _await(db, query: str, count: int) -> None:
         if db.execute(query).fetchone()[0] >= count:
             return
     raise AssertionError(query)
+
+
+@pytest.mark.parametrize("kind", ["CHAR(4)", "VARCHAR(4)"])
+def test_a_key_of_a_bounded_text_is_found_whole(project, produce, db, kind):
+    edit(
+        project,
+        "order_id: Mapped[str] = mapped_column(primary_key=True)",
+        f"order_id: Mapped[str] = mapped_column({kind}, primary_key=True)",
+    )
+    edit(project, "import BigInteger", "import CHAR, VARCHAR, BigInteger")
+    produce(project.topic, [placed(100), placed(200)])
+    rebuild(project.settings, ["orders"])
+    produce(project.topic, [("o100", event("OrderShipped", carrier="dhl"))])
+    (build,) = builds.find(db, "orders", ["live"])
+    definition = registry.load(project.settings.projections_dir)["orders"].definition
+    assert catch_up(db, project.settings, build, definition, build.target) == 1
+    rows = db.execute("SELECT order_id, status FROM orders ORDER BY 1").fetchall()
+    assert rows == [("o100", "shipped"), ("o200", "placed")]

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from migrator.deploy import rollback
+from migrator.projections import build as builds
+from migrator.projections import registry
+from migrator.projections.catch_up import catch_up
 from migrator.projections.rebuild import rebuild
 from tests.projects import write
 
@@ -112,11 +116,14 @@ def log(name: str) -> list[dict]:
 
 @pytest.fixture
 def produced(tmp_path, topic, produce, make_settings):
-    """`produced(name)`: the log in a topic of 4 partitions and in one of a single partition."""
+    """`produced(name)`: the log in a topic of 4 partitions and in one of a single partition.
 
-    def made(name: str):
+    All of it, or its first `count` events.
+    """
+
+    def made(name: str, count: int | None = None):
         events = log(name)
-        records = [(event["key"], event) for event in events]
+        records = [(event["key"], event) for event in events[:count]]
         many = topic(name)
         one = topic(f"{name}.one", partitions=1)
         produce(many, records)
@@ -134,13 +141,7 @@ def produced(tmp_path, topic, produce, make_settings):
 def test_the_folded_log_equals_its_expected_files(name, produced, db):
     settings, _, _ = produced(name)
     rebuild(settings, ["lives", "totals"])
-    with gzip.open(LOGS / f"{name}.expected_per_key.csv.gz", "rt", newline="") as file:
-        expected = [tuple(row.values()) for row in csv.DictReader(file)]
-    found = db.execute(
-        """SELECT key, n::text, first_type, first_at, last_type, last_at, last_id
-           FROM lives ORDER BY key COLLATE "C" """
-    ).fetchall()
-    assert [as_written(row) for row in found] == [as_read(row) for row in sorted(expected)]
+    assert lives(db) == expected_lives(name)
     totals = json.loads((LOGS / f"{name}.expected_totals.json").read_text())
     assert db.execute("SELECT events, types, by_month FROM totals").fetchone() == (
         totals["events"],
@@ -148,6 +149,19 @@ def test_the_folded_log_equals_its_expected_files(name, produced, db):
         totals["by_month"],
     )
     assert db.execute("SELECT count(*) FROM lives").fetchone() == (totals["entities"],)
+
+
+def expected_lives(name: str):
+    with gzip.open(LOGS / f"{name}.expected_per_key.csv.gz", "rt", newline="") as file:
+        return [as_read(row) for row in sorted(tuple(r.values()) for r in csv.DictReader(file))]
+
+
+def lives(db):
+    found = db.execute(
+        """SELECT key, n::text, first_type, first_at, last_type, last_at, last_id
+           FROM lives ORDER BY key COLLATE "C" """
+    )
+    return [as_written(row) for row in found]
 
 
 def as_written(row):
@@ -231,3 +245,26 @@ def test_the_sums_of_the_traffic_fines_are_exact(produced, db, tmp_path):
     assert {fine: int(value) for fine, _, value in found if value} == {
         k: v for k, v in paid.items() if v
     }
+
+
+def projected(settings, db, name: str) -> int:
+    """Apply what has come to the live table, as `follow` does; returns how many events."""
+    (live,) = builds.find(db, name, ["live"])
+    definition = registry.load(settings.projections_dir)[name].definition
+    return catch_up(db, settings, live, definition, live.target)
+
+
+def test_a_rollback_after_traffic_misses_no_event_of_httpcore(produced, produce, tmp_path, db):
+    half = len(log("git_httpcore")) // 2
+    settings, name, events = produced("git_httpcore", half)
+    rebuild(settings, ["lives"])
+    file = tmp_path / "projections" / "lives.py"
+    old = file.read_text()
+    file.write_text(old.replace("self.n += 1", "self.n += 1000"))
+    rebuild(settings, ["lives"])
+    produce(name, [(event["key"], event) for event in events[half:]])
+    assert projected(settings, db, "lives") == len(events) - half
+    file.write_text(old)
+    done = rollback.rollback(settings, rollback.plan(settings), reason="a test")
+    assert done.swapped.caught_up == len(events) - half
+    assert lives(db) == expected_lives("git_httpcore")
