@@ -19,6 +19,8 @@ from pydantic import SecretStr
 
 from migrator.deploy.copies import Copy
 from migrator.errors import Busy, CannotConnect, MigratorError
+from migrator.migrations.scratch import version_tables
+from migrator.postgres import ledger
 from migrator.postgres.connect import Connection, connect, translated
 from migrator.sandbox import client_program
 from migrator.settings import Settings
@@ -111,10 +113,11 @@ class LocalCopies:
         if self.by == "dump":
             self._pour(name)
             return
-        table = self.settings.migrations.version_table
-        own = ["--schema=migrator", f'--table=*."{table}"']
         self._pour(name, "--schema-only")
-        # pg_dump takes --schema and --table as both, and --schema is passed over beside --table.
+        with connect(self.settings, "rehearse", autocommit=True) as conn:
+            own = [f"--table={table}" for table in version_tables(conn, self.settings)]
+            own += ["--schema=migrator"] if ledger.exists(conn) else []
+        # One by one: beside --table, pg_dump passes over --schema.
         for each in own:
             self._pour(name, "--data-only", each)
 

@@ -456,6 +456,14 @@ def test_beside_traffic_a_copy_is_made_by_pg_dump(settings, add, run, database_u
     assert said["revisions"][0]["up"]["strongest_lock"] == "ACCESS EXCLUSIVE"
 
 
+@pytest.mark.parametrize("by", ["template", "schema"])
+def test_the_first_revision_of_an_empty_database_is_proven(tmp_path, make_settings, run, by):
+    revisions.write(tmp_path, "0001", f"op.execute({TABLE!r})", rollback="DROP TABLE orders;")
+    make_settings(tmp_path)
+    code, said = run("--copy", by)
+    assert (code, said["revisions"][0]["proof"]) == (0, "proven")
+
+
 def test_a_role_that_may_not_make_a_copy_is_told_what_it_needs(settings, add, role, server):
     add("ALTER TABLE orders ADD COLUMN a int", "ALTER TABLE orders DROP COLUMN a;")
     server.execute(f'GRANT pg_read_all_data TO "{role}"')
