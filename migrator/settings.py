@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -163,6 +163,25 @@ class Deploy(_Section):
 
     checkpoint: bool = True
     checkpoint_days: float = Field(7, gt=0, le=30)
+
+
+Alert = Literal["started", "done", "failed", "rolled-back"]
+
+
+class Notify(_Section):
+    """Where alerts of deployments go, as apprise's URLs."""
+
+    urls: list[SecretStr] = Field(default_factory=list)
+    on: list[Alert] = Field(default_factory=lambda: list(get_args(Alert)))
+
+
+class Metrics(_Section):
+    """Where the numbers of a deployment go when it ends."""
+
+    textfile: Path | None = None
+    pushgateway: SecretStr | None = None
+    job: str = Field("migrator", min_length=1)
+    timeout_s: float = Field(5, gt=0)
 
 
 class HealthCheck(_Section):
@@ -356,6 +375,8 @@ class Settings(BaseSettings):
     neon: Neon = Neon()
     deploy: Deploy = Deploy()
     health: Health = Health()
+    notify: Notify = Notify()
+    metrics: Metrics = Metrics()
     topics: dict[str, Topic] = Field(default_factory=dict)
     root: Path = Field(
         default_factory=Path.cwd, description="the folder that paths are relative to"
@@ -593,6 +614,8 @@ def _names(section: list[str]) -> list[str]:
         "rehearsal": Rehearsal,
         "deploy": Deploy,
         "health": Health,
+        "notify": Notify,
+        "metrics": Metrics,
         "ray": Ray,
         "neon": Neon,
         "topics": Topic,

@@ -10,6 +10,7 @@ from uuid import uuid4
 from migrator import logs
 from migrator.deploy import contract, going_back, plan, steps
 from migrator.deploy import deployment as deployments
+from migrator.deploy.announce import announced
 from migrator.deploy.deployment import Deployment, State, StepRow
 from migrator.deploy.plan import Plan
 from migrator.deploy.steps import Began, Ended, Job, Options, StepBegan
@@ -70,8 +71,9 @@ def deploy(
         if planned.is_empty and found is None:
             return Outcome(None, ())
         row, resumed = _begun(settings, planned, found, options)
-        with logs.bound(deployment=row.deployment):
-            told(Began(row, resumed))
+        began = Began(row, resumed)
+        with logs.bound(deployment=row.deployment), announced(settings, began):
+            told(began)
             allow = options.allow | frozenset(row.allowed or ())
             return _carry_out(Job(settings, row, fence, options, allow, told))
 

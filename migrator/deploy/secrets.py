@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -40,7 +41,7 @@ def _secrets(settings: Settings) -> Iterator[str]:
 def _of(value: Any, name: str = "") -> Iterator[str]:
     match value:
         case SecretStr():
-            yield from _long([value.get_secret_value()])
+            yield from _long(_parts(value.get_secret_value()))
         case BaseModel():
             for field in type(value).model_fields:
                 yield from _of(getattr(value, field), field)
@@ -54,6 +55,15 @@ def _of(value: Any, name: str = "") -> Iterator[str]:
             yield from _long([value])
         case _:
             pass
+
+
+def _parts(secret: str) -> list[Any]:
+    """The whole, and what is secret by itself: a URL's password, the token after Bearer."""
+    try:
+        password = urlsplit(secret).password
+    except ValueError:
+        password = None
+    return [secret, password, unquote(password or ""), *secret.split()[1:]]
 
 
 def _long(values: list[Any]) -> Iterator[str]:

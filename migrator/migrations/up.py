@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID, uuid4
 
+from migrator import logs
 from migrator.errors import MigratorError, Refused, UsageError
 from migrator.migrations import applied, outline, plan
 from migrator.migrations.applied import Applied
@@ -201,8 +202,10 @@ def carry_out(
         for number, revision in enumerate(found.todo, 1):
             progress(Started(revision, number, len(found.todo)))
             try:
-                permits.before(revision)
-                done.append(apply(work, connection, revision))
+                with logs.bound(revision=revision.id):
+                    permits.before(revision)
+                    done.append(apply(work, connection, revision))
+                    logs.logger().info("revision applied", duration_ms=done[-1].duration_ms)
             except Exception as exc:
                 applied = [one.revision for one in done]
                 pieces = work.pieces.get(revision.id)

@@ -19,7 +19,7 @@ from migrator.executors import executor
 from migrator.kafka import topics
 from migrator.kafka.log import Limits, Part
 from migrator.kafka.topics import TopicRange
-from migrator.logs import logger
+from migrator.logs import bound, logger
 from migrator.postgres import catalog, ledger
 from migrator.postgres.connect import Connection, connect
 from migrator.projections import build as builds
@@ -157,7 +157,7 @@ def rebuild(
         results = [_verify(conn, settings, each, options, clock) for each in work]
         run, swapped = uuid4(), None
         if options.cut_over:
-            with clock.step("cut-over", "making the new tables live"):
+            with clock.step("cut-over", "making the new tables live", *work):
                 moves = [
                     replace(
                         move_for(conn, _now(conn, each).build),
@@ -262,7 +262,7 @@ def _replay(
     read = pending[0].topics
     names = ", ".join(w.registered.name for w in pending)
     told = " and ".join(topic.name for topic in read)
-    with clock.step("replay", f"folding topic {told} into {names}"):
+    with clock.step("replay", f"folding topic {told} into {names}", *pending):
         for each in pending:
             builds.start_replay(conn, each.build, read)
         tasks = _tasks(settings, conn, pending, options)
@@ -362,7 +362,7 @@ def _limits(settings: Settings, options: Options, workers: int) -> Limits:
 
 def _load(conn: Connection, work: _Work, clock: _Clock) -> None:
     if work.build.state == "replaying":
-        with clock.step("load", f"indexing {work.registered.name}"):
+        with clock.step("load", f"indexing {work.registered.name}", work):
             try:
                 builds.load(conn, work.build, work.registered)
             except Refused as exc:
@@ -406,13 +406,13 @@ def _verify(
         _catch_up(conn, settings, work, clock)  # it may be read beside the live one
         _now(conn, work)
     if work.build.state == "loaded":
-        with clock.step("load", f"vacuuming {work.registered.name}"):
+        with clock.step("load", f"vacuuming {work.registered.name}", work):
             for live in builds.find(conn, work.registered.name, ["live"]):
                 carry.prepare(conn, live, work.build)
                 carry.let_read(conn, live, work.build)
             builds.vacuum(conn, work.build)
         _catch_up(conn, settings, work, clock)
-        with clock.step("verify", f"checking {work.registered.name}"):
+        with clock.step("verify", f"checking {work.registered.name}", work):
             results = checks.verify(
                 conn,
                 settings,
@@ -451,17 +451,18 @@ class _Clock:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def step(self, name: str, detail: str) -> Iterator[None]:
+    def step(self, name: str, detail: str, *work: _Work) -> Iterator[None]:
         self.listener(Step(name, detail))
-        log = logger(step=name)
-        log.info("step begins", detail=detail)
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            took = time.perf_counter() - began
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 3)
-            log.info("step ended", seconds=round(took, 3))
+        ids = {"build": ", ".join(str(each.build.build) for each in work)} if work else {}
+        with bound(step=name, **ids):
+            logger().info("step begins", detail=detail)
+            began = time.perf_counter()
+            try:
+                yield
+            finally:
+                took = time.perf_counter() - began
+                self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 3)
+                logger().info("step ended", seconds=round(took, 3))
 
 
 @dataclass(frozen=True)
