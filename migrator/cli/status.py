@@ -104,7 +104,7 @@ def _projection(each: ProjectionStatus) -> list[str]:
     else:
         lag = "lag unknown" if live.lag_events is None else f"{live.lag_events:,} events behind"
         lines = [
-            f"projection {each.name}: build {live.build.build}, {live.build.rows or 0:,} rows, {lag}"
+            f"projection {each.name}: build {live.build.build}, built with {live.build.rows or 0:,} rows, {lag}"
         ]
         lines += _quarantined(live)
     if each.pending:
