@@ -114,6 +114,7 @@ class Measure(Lookout):
         self._began = self._ended = time.perf_counter()
         self._seen: dict[tuple[int, Mode], _Seen] = {}
         self._statements: list[Took] = []
+        self._dead_in_the_end: set[int] = set()
         self._under_way: tuple[str, float] | None = None
 
     @contextmanager
@@ -197,7 +198,8 @@ class Measure(Lookout):
         ):
             while not stop.wait(SAMPLE_EVERY_S):
                 for oid, mode in conn.execute(_OF_ANOTHER, (pid,)).fetchall():
-                    if oid in self._relations:
+                    # CONCURRENTLY locks an index out in its last moment, when nobody uses it any more.
+                    if oid in self._relations and oid not in self._dead_in_the_end:
                         self._note(oid, _MODES[mode], "seen")
 
     def _expect(self, statement: str) -> None:
@@ -208,6 +210,8 @@ class Measure(Lookout):
             return
         for lock in (lock for node in nodes for lock in locks(node)):
             for relation in self._named(lock.table):
+                if relation.kind == "index":
+                    self._dead_in_the_end.add(relation.oid)
                 for oid in {relation.oid, relation.table}:
                     self._note(oid, lock.mode, "documented")
 
