@@ -8,7 +8,7 @@ export UV_NO_PROGRESS := 1
 # Where it is set, every command would compile all its imports anew: a second instead of a third of one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check lint types layers format bench bench-lint bench-locks bench-memory bench-peers bench-swap bench-up chaos ray registry lock clean help
+.PHONY: demo test check lint types layers format bench bench-follow bench-lint bench-locks bench-memory bench-peers bench-swap bench-up chaos ray registry lock clean help
 
 help:
 	@echo "make demo    set everything up and run the main job with real data"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-lint  compare the linter with the verdicts of others"
 	@echo "make bench-locks measure how long a reader stalls behind a waiting migration"
 	@echo "make bench   measure rebuilds against the floor, in one run"
+	@echo "make bench-follow  measure how many events follow applies a second, and how late"
 	@echo "make bench-memory  measure the memory of rebuilds of any length"
 	@echo "make bench-peers  measure rebuilds against Spark and Flink, in one run"
 	@echo "make bench-swap  measure what readers notice of swaps, one a second"
@@ -57,6 +58,9 @@ bench-locks: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-follow: $(VENV)/dev.stamp
+	@$(BIN)/python -m bench.follow $(ARGS)
 
 bench-memory: $(VENV)/dev.stamp
 	@$(BIN)/python -m bench.memory $(ARGS)
