@@ -33,6 +33,7 @@ EXAMPLE = Path(__file__).parents[1] / "docs" / "examples" / "projector.py"
 PARTITIONS = 4
 KEYS = 40
 GIVE_UP_S = 60.0
+ASLEEP_S = 1.6
 ACCOUNTS = """
     from migrator import Event, Projection, on
     from sqlalchemy import BigInteger
@@ -214,6 +215,13 @@ class HandOver:
             self._running[name].wait()
             self.told.happened[f"{name} killed"] += 1
             self._start(name)
+        if self._turns.random() < 0.1:
+            # Longer than its session: it wakes up in the belief that its partitions are still its own.
+            name = self._turns.choice(list(self._running))
+            self._running[name].send_signal(signal.SIGSTOP)
+            woken = threading.Timer(ASLEEP_S, self._running[name].send_signal, [signal.SIGCONT])
+            woken.start()
+            self.told.happened[f"{name} asleep"] += 1
         if self._turns.random() < 0.15:
             ended = conn.execute(
                 """SELECT pg_terminate_backend(pid) FROM pg_stat_activity

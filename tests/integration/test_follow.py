@@ -141,6 +141,20 @@ def test_two_share_the_partitions_and_one_that_leaves_gives_its_own_back(
     assert 0 < taken < 240
 
 
+def test_two_that_both_believe_to_own_a_partition_double_nothing(live, produce, db, started):
+    other = live.settings.follow.model_copy(update={"group": "another"})
+    both = [
+        started(live.settings),
+        started(live.settings.model_copy(update={"follow": other})),
+    ]
+    until(lambda: all(each.heard("following") for each in both))
+    for n in range(20):
+        produce(live.topic, [placed(100 + n * 10 + i) for i in range(10)])
+    until(lambda: db.execute("SELECT count(*) FROM orders").fetchone() == (210,))
+    assert sum(each.end()["orders"] for each in both) == 200
+    assert sum(p.events for p in builds.positions(db, 1)) == 210
+
+
 def test_it_goes_on_in_the_build_that_a_cut_over_makes_live(live, produce, db, started):
     running = started(live.settings)
     for number in range(2, 4):
