@@ -157,6 +157,8 @@ def test_two_that_both_believe_to_own_a_partition_double_nothing(live, produce, 
 
 def test_it_goes_on_in_the_build_that_a_cut_over_makes_live(live, produce, db, started):
     running = started(live.settings)
+    # Both import the project's files, which two commands in one process may not do at a time.
+    until(lambda: running.heard("following"))
     for number in range(2, 4):
         produce(live.topic, [placed(number * 100)])
         rebuild(live.settings, ["orders"])
