@@ -412,7 +412,7 @@ def test_settings_and_grants_of_the_database_come_back_with_it(plain, database_u
         with psycopg.connect(database_url) as conn:
             return conn.execute(
                 """SELECT datacl::text, datconnlimit, (
-                       SELECT array_agg(setrole::text || setconfig::text ORDER BY 1)
+                       SELECT array_agg(setrole::text || setconfig::text ORDER BY setrole)
                        FROM pg_db_role_setting WHERE setdatabase = d.oid)
                    FROM pg_database AS d WHERE datname = current_database()"""
             ).fetchone()
