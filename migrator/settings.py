@@ -163,6 +163,7 @@ class Deploy(_Section):
 
     checkpoint: bool = True
     checkpoint_days: float = Field(7, gt=0, le=30)
+    require_rehearsal_h: float | None = Field(None, gt=0)
 
 
 Alert = Literal["started", "done", "failed", "rolled-back"]

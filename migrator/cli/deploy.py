@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
     from migrator.migrations.revision import Phase
 
 NOTHING = "Nothing to deploy: no revision of this phase is pending, and no projection has changed."
+
+
+class Hours(click.ParamType):  # type: ignore[type-arg]
+    """A time in hours or days, as 24h or 2d; gives hours."""
+
+    name = "age"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(h|d)?", str(value))
+        if not found or not float(found[1]):
+            self.fail(f"{value!r} is no time such as 24h or 2d", param, ctx)
+        return float(found[1]) * (24 if found[2] == "d" else 1)
 
 
 @click.command("deploy")
@@ -64,6 +79,12 @@ NOTHING = "Nothing to deploy: no revision of this phase is pending, and no proje
     help="Go live although rows differ from live's; the reason is kept.",
 )
 @click.option(
+    "--require-rehearsal",
+    type=Hours(),
+    metavar="AGE",
+    help="Refuse a plan without a rehearsal that passed within AGE, such as 24h.",
+)
+@click.option(
     "--abandon",
     type=click.IntRange(min=1),
     metavar="ID",
@@ -82,6 +103,7 @@ def command(
     max_mb_per_s: float | None,
     quarantine: int,
     accept_diff: str | None,
+    require_rehearsal: float | None,
     abandon: int | None,
     dry_run: bool,
 ) -> None:
@@ -107,6 +129,7 @@ def command(
         max_mb_per_s=max_mb_per_s,
         quarantine=quarantine,
         accept_diff=rebuild_projections.diff_reason(accept_diff),
+        require_rehearsal_h=require_rehearsal,
     )
     if dry_run:
         _show(app, foresee.preview(app.settings, phase=phase, options=options))

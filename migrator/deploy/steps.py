@@ -12,6 +12,7 @@ from migrator.deploy import deployment as deployments
 from migrator.deploy.contract import ARCHIVED_BUILD
 from migrator.deploy.deployment import Deployment, Outcome, StepRow
 from migrator.errors import Refused, UsageError
+from migrator.postgres import rehearsal as rehearsals
 from migrator.postgres.connect import connect
 from migrator.postgres.locks import Fence
 
@@ -32,6 +33,7 @@ class Options:
     max_mb_per_s: float | None = None
     quarantine: int = 0
     accept_diff: str | None = None
+    require_rehearsal_h: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,32 @@ def allowed(names: Collection[str], reason: str | None) -> Allowed:
     return Allowed(frozenset(names).intersection(ALLOWED), frozenset(names).intersection(ALLOWABLE))
 
 
-def rehearsal(_job: Job) -> Ended:
-    """Look for a rehearsal of this plan."""
-    return Ended("none is required", skipped=True)
+def rehearsal(job: Job) -> Ended:
+    """Look for a rehearsal of this plan that passed, and is young enough.
+
+    Raises:
+        Refused: there is none.
+    """
+    limit_h = job.options.require_rehearsal_h or job.settings.deploy.require_rehearsal_h
+    if limit_h is None:
+        return Ended("none is required", skipped=True)
+    with connect(job.settings, "deploy") as conn:
+        found = rehearsals.latest(conn, job.deployment.plan.hash)
+    age_h = found.age_s / 3600 if found else 0
+    if found is not None and found.outcome == "passed" and age_h <= limit_h:
+        return Ended(f"rehearsal {found.rehearsal} of this plan passed {age_h:.1f} h ago")
+    if found is None:
+        what = "this plan was not rehearsed"
+    elif found.outcome != "passed":
+        what = f"rehearsal {found.rehearsal} of this plan failed {age_h:.1f} h ago"
+    else:
+        what = f"rehearsal {found.rehearsal} of this plan passed {age_h:.1f} h ago"
+    raise Refused(
+        what,
+        expected=f"a rehearsal of this plan that passed within {limit_h:g} h",
+        next_step="migrator rehearse, then run the same command again",
+        plan_hash=job.deployment.plan.hash,
+    )
 
 
 def lint(job: Job) -> Ended:

@@ -12,11 +12,12 @@ from types import SimpleNamespace
 import pytest
 
 from migrator.deploy import deployment as deployments
-from migrator.deploy import pipeline, undo
+from migrator.deploy import pipeline, plan, undo
 from migrator.deploy.steps import Options
 from migrator.errors import Busy, MigratorError, Refused, UsageError
 from migrator.migrations.up import up
-from migrator.postgres import ledger
+from migrator.postgres import ledger, rehearsal
+from migrator.postgres.connect import connect
 from migrator.postgres.locks import deployer_lock
 from migrator.projections.rebuild import rebuild
 from migrator.settings import Settings
@@ -56,6 +57,38 @@ def notes(tmp_path, make_settings):
     up(project.settings)
     revision(project, "0002", "0001", "ALTER TABLE notes ADD COLUMN a text", _drops("a"))
     return project
+
+
+def rehearsed(settings, outcome: str) -> None:
+    with connect(settings, "test", autocommit=True) as conn:
+        rehearsal.record(conn, plan.read(settings).hash, outcome, {}, 1)
+
+
+def test_a_plan_without_a_rehearsal_that_passed_lately_is_refused(notes, cli, db):
+    def deployed(age: str = "24h"):
+        return cli("deploy", "--skip-drift", "--require-rehearsal", age)
+
+    refused = deployed()
+    assert refused.exit_code == Refused.exit_code
+    assert "this plan was not rehearsed" in refused.stderr
+    rehearsed(notes.settings, "failed")
+    assert "rehearsal 1 of this plan failed 0.0 h ago" in deployed().stderr
+    rehearsed(notes.settings, "passed")
+    db.execute("UPDATE migrator.rehearsal SET rehearsed_at = now() - interval '25 h'")
+    assert "rehearsal 2 of this plan passed 25.0 h ago" in deployed().stderr
+    assert [entry.subject for entry in ledger.entries(db)] == ["0001"]
+    done = deployed("2d")
+    assert done.exit_code == 0
+    assert "rehearsal 2 of this plan passed 25.0 h ago" in done.output
+    assert [entry.subject for entry in ledger.entries(db)] == ["0001", "0002"]
+
+
+def test_a_rehearsal_is_of_its_plan_alone(notes, cli, db):
+    rehearsed(notes.settings, "passed")
+    revision(notes, "0003", "0002", "ALTER TABLE notes ADD COLUMN b text", _drops("b"))
+    refused = cli("deploy", "--skip-drift", "--require-rehearsal", "24h")
+    assert "this plan was not rehearsed" in refused.stderr
+    assert cli("deploy", "--require-rehearsal", "soon").exit_code == UsageError.exit_code
 
 
 def _drops(column: str, loses: str = "nothing") -> str:
