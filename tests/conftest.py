@@ -213,7 +213,7 @@ def produce(brokers: str) -> Callable[..., None]:
         config: dict[str, Any] = {
             "bootstrap.servers": brokers,
             "partitioner": "murmur2_random",
-            "enable.idempotence": True,  # or what is sent again comes out of its order
+            "max.in.flight": 1,  # or what is sent again comes out of its order
             "log_level": 0,
         }
         if transactional:

@@ -397,6 +397,7 @@ def test_what_a_later_deployment_may_stand_on_is_not_undone(notes, cli):
 @pytest.mark.parametrize(
     "when", [pytest.param("NEW.act = 'swap-back'", marks=CHAOS), "NEW.act = 'rollback'"]
 )
+@pytest.mark.chaos
 def test_a_rollback_that_is_killed_goes_on_where_it_stopped(released, db, when):
     pipeline.deploy(released.settings, options=QUICK)
     db.execute(FREEZE.format(table="ledger", when=when))

@@ -184,6 +184,7 @@ def test_a_rollback_that_fails_ends_with_8_and_can_be_taken_up_again(checked, db
     assert deployments.newest(db).state == "rollback-failed"
 
 
+@pytest.mark.chaos
 def test_an_automatic_rollback_that_is_killed_is_finished_by_the_same_command(checked, cli, db):
     pipeline.deploy(checked.settings, options=Options(skip_drift=True, until="verify"))
     db.execute(FREEZE.format(table="ledger", when="NEW.act = 'rollback'"))

@@ -124,6 +124,7 @@ def test_it_ends_at_the_ends_that_were_there_when_it_began(live, produce, db):
     assert {p.lag for p in builds.positions(db, 1)} == {0}
 
 
+@pytest.mark.chaos
 def test_two_share_the_partitions_and_one_that_leaves_gives_its_own_back(
     live, produce, db, started
 ):
@@ -141,6 +142,7 @@ def test_two_share_the_partitions_and_one_that_leaves_gives_its_own_back(
     assert 0 < taken < 240
 
 
+@pytest.mark.chaos
 def test_two_that_both_believe_to_own_a_partition_double_nothing(live, produce, db, started):
     other = live.settings.follow.model_copy(update={"group": "another"})
     both = [
@@ -330,6 +332,7 @@ def test_a_full_quarantine_stops_it(live, produce, db):
     assert db.execute(QUARANTINE).fetchall() == []
 
 
+@pytest.mark.chaos
 def test_several_projections_are_followed_by_one_process(live, produce, db):
     write(live.root, CUSTOMERS.format(topic=live.topic), "customers.py")
     rebuild(live.settings, ["customers"])
@@ -343,6 +346,7 @@ def test_several_projections_are_followed_by_one_process(live, produce, db):
     assert [db.execute(query).fetchall() for query in (ORDERS, customers)] == followed
 
 
+@pytest.mark.chaos
 def test_several_topics_are_followed_together(live, produce, db, topic):
     seen = topic("seen")
     edit(live, f'topic="{live.topic}"', f'topic=("{live.topic}", "{seen}")')
@@ -369,6 +373,7 @@ def test_without_a_live_build_it_is_refused(project, cli):
     assert (result.exit_code, "has no ledger" in result.stderr) == (3, True)
 
 
+@pytest.mark.chaos
 def test_it_goes_on_when_the_server_was_restarted(project, produce, make_settings, started):
     with own_server("18") as server:
         settings = make_settings(project.root, database={"url": server.url})

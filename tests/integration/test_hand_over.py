@@ -16,6 +16,7 @@ from tests.integration.test_follow import GIVE_UP_S, until
 from tests.projects import event, write
 
 
+@pytest.mark.chaos
 def test_of_swaps_to_and_fro_under_two_projectors_and_kills_no_event_is_lost_or_doubled(
     tmp_path, make_settings, brokers, topic
 ):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from tests.neon_chaos import Chaos
 
 
+@pytest.mark.chaos
 def test_30_runs_with_30_percent_of_all_calls_failing_leave_no_orphan_and_no_wrong_state(
     neon, database_url, tmp_path, monkeypatch
 ):

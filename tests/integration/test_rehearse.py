@@ -310,6 +310,7 @@ def strongest(conn, pid, relations):
     return max((spelled[mode] for (mode,) in rows), key=ORDER.index, default=None)
 
 
+@pytest.mark.chaos
 def test_an_index_built_concurrently_is_said_to_keep_nobody_out(
     settings, add, run, database_url, start_up
 ):
@@ -595,6 +596,7 @@ def test_a_copy_has_the_settings_of_its_database(settings, database_url):
         assert conn.execute("SHOW search_path").fetchone() == ("shop, public",)
 
 
+@pytest.mark.chaos
 def test_a_server_that_is_lost_leaves_the_copy_to_the_next_rehearsal(
     tmp_path, make_settings, monkeypatch
 ):

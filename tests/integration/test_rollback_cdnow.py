@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from migrator.demo import download, facts, purchases, records
 from migrator.demo.project import sample
 from migrator.deploy import rollback
@@ -14,6 +16,7 @@ NAMES = ["customers", "orders"]
 SPENT = "self.spent_cents += event.total_cents"
 
 
+@pytest.mark.chaos
 def test_after_a_rollback_under_traffic_every_fact_of_cdnow_holds(
     tmp_path, make_settings, topic, produce, db
 ):
